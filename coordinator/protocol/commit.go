@@ -1,0 +1,231 @@
+package protocol
+
+import (
+	"fmt"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// commit closes the set of branches, takes the votes that came along, asks for the missing ones, and
+// decides when there are none missing. A repeated Commit waits for the same decision.
+func (m *Machine) commit(e Commit) {
+	r := e.Request
+	t := m.live[r.ID]
+	if t == nil {
+		m.replyKnown(e.Req, r.ID)
+		return
+	}
+	if err := m.refuseCommit(t, r); err != nil {
+		m.reply(Reply{Req: e.Req, Err: err})
+		return
+	}
+	if t.undecided() && m.expired(t) {
+		m.expire(t)
+	}
+	m.wait(t, waiter{req: e.Req, ack: r.Ack, wait: waitBound(r)})
+	if !t.undecided() {
+		m.answer(t)
+		return
+	}
+	if !t.closed {
+		t.closed = true
+		t.state = txn.StatePreparing
+		t.votesBy = m.now + m.cfg.VoteTimeout
+	}
+	for _, v := range r.Votes {
+		if t.undecided() {
+			m.takeVote(t, v, true)
+		}
+	}
+	m.askVotes(t)
+	m.decide(t)
+	m.arm(t)
+}
+
+func waitBound(r txn.CommitRequest) Instant {
+	if r.Wait == 0 {
+		return Instant(txn.DefaultWait)
+	}
+	return Instant(r.Wait)
+}
+
+// refuseCommit names what is wrong with the request; nothing of a refused request takes effect.
+func (m *Machine) refuseCommit(t *transaction, r txn.CommitRequest) error {
+	if len(t.waiters) >= m.cfg.MaxWaiters {
+		return txn.Refusef(txn.ReasonOverloaded, "transaction_id",
+			"%d callers wait for %s already, and that is the limit", len(t.waiters), t.id)
+	}
+	if r.Wait < 0 {
+		return invalid("wait", "%v is negative", r.Wait)
+	}
+	seen := map[txn.BranchNo]bool{}
+	for _, v := range r.Votes {
+		if t.branch(v.Branch) == nil {
+			return invalid("votes", "%s has no branch %d", t.id, v.Branch)
+		}
+		if seen[v.Branch] {
+			return invalid("votes", "branch %d votes twice", v.Branch)
+		}
+		seen[v.Branch] = true
+	}
+	return nil
+}
+
+// voted takes a resource's own answer to a Prepare message.
+func (m *Machine) voted(e Voted) {
+	t := m.live[e.ID]
+	if t == nil || t.state != txn.StatePreparing {
+		return
+	}
+	b := t.branch(e.Vote.Branch)
+	if b == nil || !b.asked {
+		return
+	}
+	b.asked = false
+	m.takeVote(t, e.Vote, false)
+	if t.state == txn.StatePreparing && b.state == txn.BranchEnlisted && t.askAt == 0 {
+		t.askAt = m.now + m.cfg.VoteRetry
+	}
+	m.decide(t)
+	m.arm(t)
+}
+
+// takeVote notes one vote. Yes counts only with the identity that the resource was registered with: a
+// client's Yes without evidence is no proof, and its resource is asked. A branch votes once.
+func (m *Machine) takeVote(t *transaction, v txn.BranchVote, fromClient bool) {
+	b := t.branch(v.Branch)
+	if b.state != txn.BranchEnlisted {
+		return
+	}
+	r := m.resources[b.rm-1]
+	switch v.Vote {
+	case txn.VoteNo:
+		b.state = txn.BranchRolledBack
+		m.abort(t, abortReason{txn.CauseVotedNo, clip(v.Reason), r.Name, v.SQLState})
+	case txn.VoteReadOnly:
+		b.state = txn.BranchReadOnly
+	case txn.VoteYes:
+		switch {
+		case v.Evidence.IsZero() && fromClient:
+			return
+		case v.Evidence.Identity != r.Identity:
+			m.abort(t, abortReason{txn.CauseIdentity, fmt.Sprintf(
+				"the branch was prepared at %s, and %s is registered", v.Evidence.Identity, r.Identity), r.Name, ""})
+			return
+		case v.Evidence.Timeline < r.seen.Timeline:
+			m.abort(t, abortReason{txn.CauseIdentity, fmt.Sprintf(
+				"the branch was prepared on timeline %d, and the resource has been seen on %d: an old primary",
+				v.Evidence.Timeline, r.seen.Timeline), r.Name, ""})
+			return
+		}
+		r.seen = later(r.seen, v.Evidence.Position)
+		b.state, b.evidence = txn.BranchPrepared, v.Evidence
+	default:
+		b.attempts++
+		b.lastErr = clip(v.Reason)
+	}
+}
+
+// askVotes sends Prepare to every branch whose vote is not known.
+func (m *Machine) askVotes(t *transaction) {
+	if t.state != txn.StatePreparing {
+		return
+	}
+	t.askAt = 0
+	for i := range t.branches {
+		if b := &t.branches[i]; b.state == txn.BranchEnlisted && !b.asked {
+			b.asked = true
+			m.send(ActPrepare, t, b)
+		}
+	}
+}
+
+// decide hands the decision to the log once every branch has voted. From here until the record is durable
+// the transaction is DECIDING: the append may reach the disk whatever happens to this process, so nothing
+// may call it off.
+func (m *Machine) decide(t *transaction) {
+	if t.state != txn.StatePreparing {
+		return
+	}
+	c := CommitRecord{ID: t.id, Plan: txn.PlanClassic, Label: t.label, Key: t.key}
+	for _, b := range t.branches {
+		switch b.state {
+		case txn.BranchEnlisted:
+			return
+		case txn.BranchPrepared:
+			c.Branches = append(c.Branches, CommitBranch{Branch: b.no, RM: b.rm, Evidence: b.evidence})
+		}
+	}
+	t.plan = txn.PlanClassic
+	if len(c.Branches) == 0 && t.key.IsZero() {
+		// Nobody wrote anything and nobody will ask again: there is nothing to make durable.
+		t.plan = txn.PlanNone
+		t.state = txn.StateCommitting
+		m.settle(t)
+		return
+	}
+	t.state = txn.StateDeciding
+	m.append(c, true)
+}
+
+// commitDurable is the commit point: the decision may be told, and phase two begins.
+func (m *Machine) commitDurable(t *transaction) {
+	if t == nil || t.state != txn.StateDeciding {
+		panic("protocol: a commit became durable that nobody decided")
+	}
+	t.state = txn.StateCommitting
+	m.phaseTwo(t)
+	for i := range t.waiters {
+		t.waiters[i].until = m.now + t.waiters[i].wait
+	}
+	m.releaseKey(t)
+	m.settle(t)
+	m.arm(t)
+}
+
+// phaseTwo sends COMMIT to every prepared branch of a durable decision, and to no other.
+func (m *Machine) phaseTwo(t *transaction) {
+	for i := range t.branches {
+		if b := &t.branches[i]; b.state == txn.BranchPrepared {
+			m.resources[b.rm-1].pending++
+			m.send(ActCommit, t, b)
+		}
+	}
+}
+
+// resume takes up a decision that an earlier epoch made durable.
+func (m *Machine) resume(d *Decided) {
+	t := &transaction{
+		id: d.Commit.ID, label: d.Commit.Label, state: txn.StateCommitting, plan: d.Commit.Plan,
+		begun: m.now, closed: true, resumed: true, key: d.Commit.Key,
+	}
+	for _, c := range d.Commit.Branches {
+		t.grow(c.Branch)
+		*t.branch(c.Branch) = branch{no: c.Branch, rm: c.RM, state: txn.BranchPrepared, evidence: c.Evidence}
+	}
+	for _, h := range d.Heuristics {
+		t.grow(h.Branch)
+		b := t.branch(h.Branch)
+		b.rm, b.state, b.lastErr = h.RM, h.What, h.Reason
+	}
+	m.live[t.id] = t
+	m.active++
+	m.phaseTwo(t)
+	m.settle(t)
+}
+
+// grow makes room for branch no. Branches that the record does not list had nothing to commit; they keep
+// the RM zero, because the log does not say whose they were.
+func (t *transaction) grow(no txn.BranchNo) {
+	for len(t.branches) < int(no) {
+		t.branches = append(t.branches,
+			branch{no: txn.BranchNo(len(t.branches) + 1), state: txn.BranchReadOnly})
+	}
+}
+
+func clip(s string) string {
+	if len(s) > txn.MaxReasonLen {
+		return s[:txn.MaxReasonLen]
+	}
+	return s
+}

@@ -1,0 +1,181 @@
+package protocol
+
+import "github.com/gavel-tx/gavel/txn"
+
+// Instant is a point on the driver's monotonic clock, in nanoseconds. The machine never reads a clock; it
+// is told.
+type Instant int64
+
+// ReqID ties a Reply to the event that asked. The driver chooses it; zero means that nobody waits.
+type ReqID uint64
+
+// Event is an input of the machine.
+type Event interface{ isEvent() }
+
+// Tick moves the clock. Deadlines, waiting bounds and retention happen only here.
+type Tick struct{ Now Instant }
+
+// Register makes a resource known, with the identity that it showed. Accept takes a changed identity or
+// a position that went backwards, by an operator's word.
+type Register struct {
+	Req      ReqID
+	Name     string
+	Kind     string
+	Identity txn.Identity
+	Position txn.Position
+	Accept   bool
+}
+
+// Begin starts a transaction or, with Request.ID set, enlists in one.
+type Begin struct {
+	Req     ReqID
+	Request txn.BeginRequest
+}
+
+// Commit asks for the decision.
+type Commit struct {
+	Req     ReqID
+	Request txn.CommitRequest
+}
+
+// Rollback asks for the opposite.
+type Rollback struct {
+	Req    ReqID
+	ID     txn.ID
+	Reason string
+}
+
+// Ask asks what became of a transaction. It is the linearizable read: its answer is from the state at
+// the moment of the event.
+type Ask struct {
+	Req ReqID
+	ID  txn.ID
+}
+
+// Voted is a resource's answer to a Prepare message.
+type Voted struct {
+	ID   txn.ID
+	Vote txn.BranchVote
+}
+
+// Finished is a resource's answer to a Commit or Rollback message.
+type Finished struct {
+	ID       txn.ID
+	Branch   txn.BranchNo
+	Act      Act
+	Standing txn.Standing
+	Reason   string
+}
+
+// Swept is a complete listing of one resource. The listing was taken before this event, so whatever it
+// shows was true before the state that the machine now judges it by.
+type Swept struct {
+	RM       RM
+	Identity txn.Identity
+	Position txn.Position
+	// Floor is what Seen said when the listing was asked for: the history must not have gone below it.
+	Floor txn.Position
+	Names []SweptName
+	// Partial says that the list was cut; it then proves the presence of names but not their absence.
+	Partial bool
+}
+
+// SweptName is one prepared branch of a listing.
+type SweptName struct {
+	Name txn.Name
+	// Ours says that the resource may finish it.
+	Ours bool
+}
+
+// Persisted says that every append up to Index is durable.
+type Persisted struct{ Index uint64 }
+
+// Room says whether the log has room for new work, beyond the reserve that decisions may use.
+type Room struct{ Available bool }
+
+// Drain refuses new transactions from now on. Those that run go on.
+type Drain struct{}
+
+func (Tick) isEvent()      {}
+func (Register) isEvent()  {}
+func (Begin) isEvent()     {}
+func (Commit) isEvent()    {}
+func (Rollback) isEvent()  {}
+func (Ask) isEvent()       {}
+func (Voted) isEvent()     {}
+func (Finished) isEvent()  {}
+func (Swept) isEvent()     {}
+func (Persisted) isEvent() {}
+func (Room) isEvent()      {}
+func (Drain) isEvent()     {}
+
+// Act is what a message asks of a resource.
+type Act uint8
+
+// The acts.
+const (
+	ActPrepare Act = iota
+	ActCommit
+	ActRollback
+)
+
+func (a Act) String() string { return [...]string{"PREPARE", "COMMIT", "ROLLBACK"}[a] }
+
+// Ready is what the machine wants done, in the order of each slice. The driver takes it after each event,
+// or after several.
+type Ready struct {
+	// Appends go to the log, in this order; their effects come out when Persisted says that they are durable.
+	Appends []Append
+	// Messages go to resources. A lost message is asked for again by a later event.
+	Messages []Message
+	Replies  []Reply
+	Notes    []Note
+}
+
+// Append is one record for the log. A forced one is waited for by somebody; a lazy one may ride along.
+type Append struct {
+	Index  uint64
+	Record Record
+	Forced bool
+}
+
+// Message asks one resource about one branch. The driver repeats a Commit message until its resource has
+// proven an end (StandingCommitted, StandingRolledBack, StandingGone), and hands every answer back.
+type Message struct {
+	Act      Act
+	RM       RM
+	ID       txn.ID
+	Name     txn.Name
+	Evidence txn.Evidence
+}
+
+// Reply answers an event's Req. Exactly one of the pointers is set, or none and Err is nil where
+// success says it all.
+type Reply struct {
+	Req    ReqID
+	Begun  *txn.Begun
+	Result *txn.Result
+	Err    error
+}
+
+// Note is something for people: a line in the journal, a metric, an alarm.
+type Note struct {
+	Kind   NoteKind
+	ID     txn.ID
+	Name   txn.Name
+	RM     RM
+	Label  Label
+	Reason string
+	// Result is set for NoteDone.
+	Result *txn.Result
+}
+
+// NoteKind says what a Note is about.
+type NoteKind uint8
+
+// The kinds of notes. NoteAlarm needs a person.
+const (
+	NoteDone NoteKind = iota
+	NoteSwept
+	NoteAlarm
+)

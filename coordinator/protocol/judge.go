@@ -1,0 +1,186 @@
+package protocol
+
+import "github.com/gavel-tx/gavel/txn"
+
+// Says is what the log says about a prepared name.
+type Says uint8
+
+// What a log can say. Only SaysNothing, inside the known range of a log that one owns, means abort.
+const (
+	// SaysNothing: the sequence was handed out and no decision is recorded.
+	SaysNothing Says = iota
+	// SaysLive: undecided, or its decision is on the way to the disk.
+	SaysLive
+	// SaysCommit: decided, and the end is not recorded.
+	SaysCommit
+	// SaysEnded: committed, and every branch had been proven committed.
+	SaysEnded
+	// SaysForgotten: below the retained range.
+	SaysForgotten
+	// SaysNever: this log has not handed out that sequence.
+	SaysNever
+	// SaysForeign: the name is of another log.
+	SaysForeign
+	// SaysAborting: rolled back, and its branches are being told.
+	SaysAborting
+)
+
+// Facts is what is known about one branch of one resource: the log's side and the resource's.
+type Facts struct {
+	Says     Says
+	Standing txn.Standing
+	// Listed says that the COMMIT record names this branch.
+	Listed bool
+	// Older says that the name was handed out in an earlier epoch.
+	Older bool
+}
+
+// Label names a row of the table above Judge.
+type Label byte
+
+// Verdict is what to do about a branch.
+type Verdict uint8
+
+// The verdicts. VerdictLeave is the safe one.
+const (
+	VerdictLeave Verdict = iota
+	VerdictCommit
+	VerdictRollback
+	VerdictAcknowledge
+	VerdictHeuristicRollback
+	VerdictHazard
+)
+
+// Judge is the recovery table. The first row that matches decides. The same function serves the running
+// coordinator, its restart and the recovery tool.
+//
+//	@T  any                          HELD: another identity, history went backwards  leave, alarm
+//	@S  any                          UNKNOWN: unreachable, standby, not configured   leave, ask again
+//	@H  foreign log                  anything                                        leave, report
+//	@H  any                          FOREIGN: an owner or database not ours          leave, report
+//	@I  never handed out             anything                                        leave, alarm: LOG_REGRESSION
+//	@J  forgotten                    anything                                        leave, report
+//	@F  live or deciding             anything                                        leave
+//	@L  commit, branch not listed    prepared                                        leave, alarm: reused sequence
+//	@A  commit, branch listed        prepared                                        commit
+//	@B  commit                       committed, by proof                             acknowledge
+//	@C  commit                       rolled back, by proof                           heuristic rollback
+//	@D  commit                       gone, nothing proves how                        heuristic hazard
+//	@K  commit and end               prepared again (a failover brought it back)     commit again, alarm
+//	@E  nothing, earlier epoch       prepared                                        roll back: presumed abort
+//	@G  nothing or abort, this epoch prepared, not live (a late PREPARE)             roll back
+//	@V  nothing, or commit and end   not prepared                                    nothing to do
+//
+// Not here: @M to @R belong to plans that log an intent, a one-phase record or a marker; @U, a log
+// that is damaged before its tail, refuses to open and so never comes to a judgement.
+//
+//tidy:table one row of the table for each case
+func Judge(f Facts) (Label, Verdict) {
+	prepared := f.Standing == txn.StandingPrepared
+	switch {
+	case f.Standing == txn.StandingHeld:
+		return 'T', VerdictLeave
+	case f.Standing == txn.StandingUnknown:
+		return 'S', VerdictLeave
+	case f.Says == SaysForeign, f.Standing == txn.StandingForeign:
+		return 'H', VerdictLeave
+	case f.Says == SaysNever:
+		return 'I', VerdictLeave
+	case f.Says == SaysForgotten:
+		return 'J', VerdictLeave
+	case f.Says == SaysLive:
+		return 'F', VerdictLeave
+	case f.Says == SaysCommit && prepared && !f.Listed:
+		return 'L', VerdictLeave
+	case f.Says == SaysCommit && prepared:
+		return 'A', VerdictCommit
+	case f.Says == SaysCommit && f.Standing == txn.StandingCommitted:
+		return 'B', VerdictAcknowledge
+	case f.Says == SaysCommit && f.Standing == txn.StandingRolledBack:
+		return 'C', VerdictHeuristicRollback
+	case f.Says == SaysCommit && f.Standing == txn.StandingGone:
+		return 'D', VerdictHazard
+	case f.Says == SaysEnded && prepared:
+		return 'K', VerdictCommit
+	case (f.Says == SaysNothing || f.Says == SaysAborting) && prepared && f.Older:
+		return 'E', VerdictRollback
+	case (f.Says == SaysNothing || f.Says == SaysAborting) && prepared:
+		return 'G', VerdictRollback
+	}
+	return 'V', VerdictLeave
+}
+
+// Because explains a label to an operator.
+func (l Label) Because() string {
+	switch l {
+	case 'A':
+		return "the log holds its commit"
+	case 'B':
+		return "committed already, by evidence"
+	case 'C':
+		return "the log holds its commit, and somebody rolled it back"
+	case 'D':
+		return "the log holds its commit, and it is gone without a trace of how it ended"
+	case 'E':
+		return "no decision in the log (presumed abort)"
+	case 'F':
+		return "its transaction is running"
+	case 'G':
+		return "no decision in the log, and its transaction is over (a late PREPARE)"
+	case 'H':
+		return "not ours: another log, owner or database"
+	case 'I':
+		return "this log never handed it out: the log may be an older copy (LOG_REGRESSION)"
+	case 'J':
+		return "older than the outcomes that the log retains"
+	case 'K':
+		return "committed and ended, and prepared again: a failover brought it back"
+	case 'L':
+		return "the log holds a commit of this transaction that does not list this branch"
+	case 'S':
+		return "the resource could not be asked"
+	case 'T':
+		return "the resource is another one, or its history went backwards"
+	}
+	return "nothing to do"
+}
+
+// Alarming says whether a person must hear of a branch with this label.
+func (l Label) Alarming() bool {
+	switch l {
+	case 'C', 'D', 'I', 'K', 'L', 'T':
+		return true
+	}
+	return false
+}
+
+func (v Verdict) String() string {
+	return [...]string{"leave", "commit", "roll back", "acknowledge", "heuristic rollback", "hazard"}[v]
+}
+
+func (l Label) String() string { return "@" + string(rune(l)) }
+
+// Says is what the durable log alone says about a name. Next is the first sequence not handed out: for a
+// log that nobody runs, High.
+func (s *State) Says(n txn.Name, next txn.Seq) (says Says, listed bool) {
+	id := n.ID()
+	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset {
+		for _, b := range d.Commit.Branches {
+			if b.Branch == n.Branch {
+				return SaysCommit, true
+			}
+		}
+		return SaysCommit, false
+	}
+	switch {
+	case n.Log != s.Log:
+		return SaysForeign, false
+	case n.Seq >= next:
+		return SaysNever, false
+	case n.Seq < s.Low:
+		return SaysForgotten, false
+	case s.committed.has(n.Seq):
+		return SaysEnded, false
+	}
+	return SaysNothing, false
+}

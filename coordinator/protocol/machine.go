@@ -1,0 +1,310 @@
+package protocol
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// Machine is one epoch of a coordinator: the durable state, and the transactions that run. It is not safe
+// for concurrent use; one event loop owns it.
+type Machine struct {
+	cfg   Config
+	state *State
+	now   Instant
+	ready Ready
+
+	// The log. inflight holds every append that is not yet known to be durable, oldest first; their effects
+	// exist only in persisted.
+	index    uint64
+	inflight []Append
+	room     bool
+	draining bool
+
+	// Sequences. first is this epoch's first; [next, state.High) may be handed out. reserving is the High of
+	// a RangeRecord in flight.
+	first, next, reserving txn.Seq
+	parked                 []Begin
+
+	live      map[txn.ID]*transaction
+	active    int // transactions of live that are undecided or unfinished, heuristic ones excluded
+	timers    timers
+	keyed     map[[16]byte]*transaction
+	resources []*resource
+	byName    map[string]*resource
+	ended     []txn.ID
+	recent    recent
+	marks     []mark
+	// forgetBelow is how far the retention alone would let outcomes go.
+	forgetBelow txn.Seq
+	retainAt    Instant
+}
+
+// resource is a registered resource manager.
+type resource struct {
+	ResourceRecord
+	// durable: the registration may be relied on. Until then no branch may name it.
+	durable  bool
+	waiters  []ReqID
+	inflight int
+	// pending counts branches that wait for phase two.
+	pending int
+	// seen is the furthest position that any answer showed.
+	seen txn.Position
+	// suspects are the names that a sweep would act upon, and when each was first seen.
+	suspects map[txn.Name]Instant
+	// held: its last listing came from somewhere else, and that has been told.
+	held bool
+	// cleanBelow: the last complete sweep showed no branch of a sequence below it.
+	cleanBelow txn.Seq
+}
+
+// mark remembers how far sequences had come at some instant, for the retention of outcomes.
+type mark struct {
+	at  Instant
+	seq txn.Seq
+}
+
+// New makes the machine of an epoch from what the log says. Its first Ready takes up every commit without
+// an end, and reserves sequences; what has no record is, from now on, rolled back.
+func New(state *State, cfg Config, now Instant) *Machine {
+	m := &Machine{
+		cfg: cfg.WithDefaults(), state: state, now: now, room: true,
+		first: state.High, next: state.High,
+		live: map[txn.ID]*transaction{}, keyed: map[[16]byte]*transaction{},
+		byName: map[string]*resource{}, marks: []mark{{now, state.High}},
+	}
+	for _, r := range state.resources {
+		m.addResource(r).durable = true
+	}
+	for _, d := range state.OpenDecisions() {
+		m.resume(d)
+	}
+	m.reserve()
+	return m
+}
+
+func (m *Machine) addResource(r ResourceRecord) *resource {
+	res := &resource{ResourceRecord: r, seen: r.Position, suspects: map[txn.Name]Instant{}, cleanBelow: m.state.Low}
+	m.resources = append(m.resources, res)
+	m.byName[r.Name] = res
+	return res
+}
+
+// Step takes one event.
+func (m *Machine) Step(e Event) {
+	switch e := e.(type) {
+	case Tick:
+		m.tick(e.Now)
+	case Begin:
+		m.begin(e)
+	case Commit:
+		m.commit(e)
+	case Rollback:
+		m.rollback(e)
+	case Ask:
+		m.ask(e)
+	case Voted:
+		m.voted(e)
+	case Finished:
+		m.finished(e)
+	case Swept:
+		m.swept(e)
+	case Register:
+		m.register(e)
+	case Persisted:
+		m.persisted(e.Index)
+	case Room:
+		m.room = e.Available
+	case Drain:
+		m.draining = true
+	default:
+		panic(fmt.Sprintf("protocol: event %T", e))
+	}
+}
+
+// Ready takes what has gathered since the last call. The caller owns the result.
+func (m *Machine) Ready() Ready {
+	for len(m.ended) > 0 {
+		n := min(len(m.ended), maxEnds)
+		m.append(EndRecord{IDs: slices.Clone(m.ended[:n])}, false)
+		m.ended = m.ended[n:]
+	}
+	m.ended = nil
+	r := m.ready
+	m.ready = Ready{}
+	return r
+}
+
+// maxEnds bounds the ids of one EndRecord.
+const maxEnds = 1000
+
+// Opened notes, in the log, who runs this epoch.
+func (m *Machine) Opened(r OpenRecord) { m.append(r, false) }
+
+// RM is the number of a registered resource, or zero.
+func (m *Machine) RM(name string) RM {
+	if r := m.byName[name]; r != nil {
+		return r.RM
+	}
+	return 0
+}
+
+// Name is the name of a registered resource.
+func (m *Machine) Name(rm RM) string { return m.resources[rm-1].Name }
+
+// Registered says whether transactions may name the resource.
+func (m *Machine) Registered(name string) bool {
+	r := m.byName[name]
+	return r != nil && r.durable
+}
+
+// Next is the first sequence that has not been handed out.
+func (m *Machine) Next() txn.Seq { return m.next }
+
+// State is the durable state. The caller must not change it, nor keep it over the next Step.
+func (m *Machine) State() *State { return m.state }
+
+// Active is the number of transactions that are undecided or wait for phase two.
+func (m *Machine) Active() int { return m.active }
+
+// Seen is the furthest position that any answer of rm has shown.
+func (m *Machine) Seen(rm RM) txn.Position { return m.resources[rm-1].seen }
+
+// Pending is the number of branches at rm that wait for phase two.
+func (m *Machine) Pending(rm RM) int { return m.resources[rm-1].pending }
+
+// append hands a record to the log. What depends on its durability belongs into persisted.
+func (m *Machine) append(r Record, forced bool) {
+	m.index++
+	a := Append{Index: m.index, Record: r, Forced: forced}
+	m.inflight = append(m.inflight, a)
+	m.ready.Appends = append(m.ready.Appends, a)
+}
+
+// persisted releases the effects of every append up to index. It is the only place where a decision
+// becomes visible.
+func (m *Machine) persisted(index uint64) {
+	for len(m.inflight) > 0 && m.inflight[0].Index <= index {
+		r := m.inflight[0].Record
+		m.inflight = m.inflight[1:]
+		if err := m.state.Apply(r); err != nil {
+			panic(fmt.Sprintf("protocol: a durable record is impossible: %v", err))
+		}
+		switch r := r.(type) {
+		case CommitRecord:
+			m.commitDurable(m.live[r.ID])
+		case RangeRecord:
+			m.rangeDurable(r)
+		case ResourceRecord:
+			m.resourceDurable(r)
+		case HeuristicRecord:
+			m.heuristicDurable(r)
+		}
+	}
+}
+
+// reserve asks for the next block of sequences. Nobody waits for it unless the last block is used up.
+func (m *Machine) reserve() {
+	if m.reserving != 0 {
+		return
+	}
+	m.reserving = max(m.state.High, m.next) + m.blockSize()
+	m.append(RangeRecord{Low: m.state.Low, High: m.reserving}, true)
+}
+
+// blockSize is about a second of use: as many sequences as were handed out since the last retention mark
+// would be too much after an idle hour, so it follows the parked and running transactions instead.
+func (m *Machine) blockSize() txn.Seq {
+	return max(m.cfg.Block, txn.Seq(2*(m.active+len(m.parked))))
+}
+
+func (m *Machine) rangeDurable(r RangeRecord) {
+	if r.High == m.reserving {
+		m.reserving = 0
+	}
+	parked := m.parked
+	m.parked = nil
+	for _, b := range parked {
+		m.begin(b)
+	}
+}
+
+// register records who a resource is, once; from then on a different identity is refused.
+func (m *Machine) register(e Register) {
+	if err := checkResourceName("resource", e.Name); err != nil {
+		m.reply(Reply{Req: e.Req, Err: err})
+		return
+	}
+	r := m.byName[e.Name]
+	rec := ResourceRecord{Name: e.Name, Kind: e.Kind, Identity: e.Identity, Position: e.Position}
+	switch {
+	case r == nil && len(m.resources) == maxResources:
+		m.reply(Reply{Req: e.Req, Err: txn.Refusef(txn.ReasonOverloaded, "resource",
+			"%d resources are registered, and %d is the limit", len(m.resources), maxResources)})
+		return
+	case r == nil:
+		r = m.addResource(ResourceRecord{RM: RM(len(m.resources) + 1), Name: e.Name})
+	case r.Identity != e.Identity && !e.Accept:
+		m.reply(Reply{Req: e.Req, Err: identityChanged(r, e.Identity)})
+		return
+	case before(e.Position, r.seen) && !e.Accept:
+		m.reply(Reply{Req: e.Req, Err: wentBack(r, e.Position)})
+		return
+	case r.Identity == e.Identity && r.durable && r.Kind == e.Kind && e.Position.Timeline == r.Position.Timeline:
+		m.reply(Reply{Req: e.Req})
+		return
+	}
+	rec.RM = r.RM
+	r.ResourceRecord, r.seen, r.durable = rec, e.Position, false
+	r.inflight++
+	r.waiters = append(r.waiters, e.Req)
+	m.append(rec, true)
+}
+
+// maxResources bounds the resources of one log.
+const maxResources = 4096
+
+func (m *Machine) resourceDurable(rec ResourceRecord) {
+	r := m.resources[rec.RM-1]
+	if r.inflight--; r.inflight > 0 {
+		return
+	}
+	r.durable = true
+	for _, req := range r.waiters {
+		m.reply(Reply{Req: req})
+	}
+	r.waiters = nil
+}
+
+func identityChanged(r *resource, now txn.Identity) error {
+	return &txn.Refusal{
+		Reason: txn.Reason(txn.CauseIdentity), Field: "resource " + r.Name,
+		Message: fmt.Sprintf("its address leads to %s, and %s is registered under this name", now, r.Identity),
+		Effect:  "nothing was changed; if the database was replaced on purpose, accept the new identity",
+	}
+}
+
+func wentBack(r *resource, now txn.Position) error {
+	return &txn.Refusal{
+		Reason: txn.Reason(txn.CauseIdentity), Field: "resource " + r.Name,
+		Message: fmt.Sprintf("its history went backwards, from timeline %d position %X to timeline %d position %X: "+
+			"a restored backup or an old primary", r.seen.Timeline, r.seen.LSN, now.Timeline, now.LSN),
+		Effect: "nothing was changed, and its prepared branches are held for an operator",
+	}
+}
+
+func (m *Machine) reply(r Reply) {
+	if r.Req != 0 {
+		m.ready.Replies = append(m.ready.Replies, r)
+	}
+}
+
+func (m *Machine) note(n Note) { m.ready.Notes = append(m.ready.Notes, n) }
+
+func (m *Machine) send(act Act, t *transaction, b *branch) {
+	m.ready.Messages = append(m.ready.Messages, Message{
+		Act: act, RM: b.rm, ID: t.id, Name: txn.NameOf(t.id, b.no), Evidence: b.evidence,
+	})
+}

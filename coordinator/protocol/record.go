@@ -1,0 +1,93 @@
+package protocol
+
+import "github.com/gavel-tx/gavel/txn"
+
+// RM numbers a registered resource within one log, from 1, so that records need not repeat its name.
+type RM uint16
+
+// Record is what the log keeps. Package coordinator/record knows the bytes. The numbers of INTENT,
+// ABORT and ONE_PHASE are reserved there for plans that force them.
+type Record interface{ isRecord() }
+
+// OpenRecord is the first record of an epoch: who runs it. Nothing depends on it but people.
+type OpenRecord struct {
+	Epoch   txn.Epoch
+	Host    string
+	PID     int
+	Version string
+	// Wall is the wall clock in Unix nanoseconds, for people only.
+	Wall int64
+}
+
+// RangeRecord moves the known range [Low, High) of sequences. High is raised before a sequence below it
+// is handed out, so a restart never hands one out twice; Low is raised when outcomes below it may be
+// forgotten.
+type RangeRecord struct{ Low, High txn.Seq }
+
+// ResourceRecord registers a resource, or changes what is known about it. It is durable before any
+// commit names its RM.
+type ResourceRecord struct {
+	RM       RM
+	Name     string
+	Kind     string
+	Identity txn.Identity
+	Position txn.Position
+}
+
+// CommitRecord is the decision to commit. Its durability is the commit point. Only the branches it lists
+// are ever committed.
+type CommitRecord struct {
+	ID       txn.ID
+	Plan     txn.Plan
+	Label    string
+	Key      Key
+	Branches []CommitBranch
+}
+
+// CommitBranch is a branch that voted Yes, with the evidence of its vote.
+type CommitBranch struct {
+	Branch   txn.BranchNo
+	RM       RM
+	Evidence txn.Evidence
+}
+
+// EndRecord says that every branch of these commits is proven finished, so that a restart need not ask.
+type EndRecord struct{ IDs []txn.ID }
+
+// HeuristicRecord says that a branch ended against the decision, or disappeared without proof. It is
+// forced before anybody is told.
+type HeuristicRecord struct {
+	ID     txn.ID
+	Branch txn.BranchNo
+	RM     RM
+	What   txn.BranchState
+	Reason string
+}
+
+// OutcomesRecord is the committed set of a snapshot: bit i of Bits stands for sequence First+i.
+type OutcomesRecord struct {
+	First txn.Seq
+	Bits  []byte
+}
+
+// KeyRecord is one retained idempotency key of a snapshot.
+type KeyRecord struct {
+	Key Key
+	ID  txn.ID
+}
+
+func (OpenRecord) isRecord()      {}
+func (RangeRecord) isRecord()     {}
+func (ResourceRecord) isRecord()  {}
+func (CommitRecord) isRecord()    {}
+func (EndRecord) isRecord()       {}
+func (HeuristicRecord) isRecord() {}
+func (OutcomesRecord) isRecord()  {}
+func (KeyRecord) isRecord()       {}
+
+// Key is an idempotency key: half a SHA-256 of the key and of the body that it stands for. The zero Key
+// means that the transaction has none.
+type Key struct{ Hash, Body [16]byte }
+
+// IsZero says whether there is no key.
+func (k Key) IsZero() bool { return k == Key{} }

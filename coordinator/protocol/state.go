@@ -1,0 +1,248 @@
+package protocol
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// ErrContradiction is wrapped by Apply's errors: the log says two things that cannot both be true. A
+// coordinator must not run on it.
+var ErrContradiction = errors.New("protocol: the log contradicts itself")
+
+// State is what the log says, and nothing else: the one deterministic function of its records. A running
+// coordinator applies each record when it is durable, a restart applies the same records in the same
+// order, and the tools do too.
+type State struct {
+	Log   txn.LogID
+	Epoch txn.Epoch
+	// Low and High bound the sequences whose outcome is known: below Low it is forgotten, at or above High
+	// it was never handed out by this log.
+	Low, High txn.Seq
+
+	resources []ResourceRecord       // by RM-1
+	open      map[txn.ID]*Decided    // decided, not ended
+	committed bitmap                 // of [Low, High), this log's own
+	keys      map[[16]byte]KeyRecord // retained keys of committed transactions
+	keyOrder  []KeyRecord            // the same, oldest first
+}
+
+// Decided is a commit whose end is not recorded: its branches must be committed, or are a matter for an
+// operator.
+type Decided struct {
+	Commit CommitRecord
+	// Heuristics holds the recorded contradictions, at most one for each branch.
+	Heuristics []HeuristicRecord
+}
+
+// NewState is the state of a log without records.
+func NewState(log txn.LogID) *State {
+	return &State{Log: log, Low: 1, High: 1, open: map[txn.ID]*Decided{},
+		committed: bitmap{first: 1}, keys: map[[16]byte]KeyRecord{}}
+}
+
+// Apply adds one record. An error means that the log contradicts itself or names what it never defined; the
+// state must then not be used.
+func (s *State) Apply(r Record) error {
+	switch r := r.(type) {
+	case OpenRecord:
+		s.Epoch = max(s.Epoch, r.Epoch)
+		return nil
+	case RangeRecord:
+		return s.applyRange(r)
+	case ResourceRecord:
+		return s.applyResource(r)
+	case CommitRecord:
+		return s.applyCommit(r)
+	case EndRecord:
+		return s.applyEnd(r)
+	case HeuristicRecord:
+		return s.applyHeuristic(r)
+	case OutcomesRecord:
+		return s.applyOutcomes(r)
+	case KeyRecord:
+		s.retainKey(r)
+		return nil
+	}
+	return fmt.Errorf("%w: record of type %T", ErrContradiction, r)
+}
+
+func (s *State) applyRange(r RangeRecord) error {
+	if r.Low < s.Low || r.High < s.High || r.Low > r.High || r.High > txn.MaxSeq {
+		return fmt.Errorf("%w: range [%d, %d) after [%d, %d)", ErrContradiction, r.Low, r.High, s.Low, s.High)
+	}
+	s.Low, s.High = r.Low, r.High
+	s.committed.dropBelow(s.Low)
+	gone := 0
+	for _, k := range s.keyOrder {
+		if k.ID.Log() == s.Log && k.ID.Seq() >= s.Low {
+			break
+		}
+		delete(s.keys, k.Key.Hash)
+		gone++
+	}
+	s.keyOrder = slices.Delete(s.keyOrder, 0, gone)
+	return nil
+}
+
+func (s *State) applyResource(r ResourceRecord) error {
+	n := RM(len(s.resources))
+	switch {
+	case r.RM == n+1:
+		s.resources = append(s.resources, r)
+	case r.RM >= 1 && r.RM <= n && s.resources[r.RM-1].Name == r.Name:
+		s.resources[r.RM-1] = r
+	default:
+		return fmt.Errorf("%w: resource %d %q, with %d known", ErrContradiction, r.RM, r.Name, n)
+	}
+	return nil
+}
+
+func (s *State) applyCommit(r CommitRecord) error {
+	if s.open[r.ID] != nil || s.Committed(r.ID) {
+		return fmt.Errorf("%w: %s is committed twice", ErrContradiction, r.ID)
+	}
+	own := r.ID.Log() == s.Log
+	if own && (r.ID.Seq() < s.Low || r.ID.Seq() >= s.High) {
+		return fmt.Errorf("%w: commit of %s outside [%d, %d)", ErrContradiction, r.ID, s.Low, s.High)
+	}
+	for _, b := range r.Branches {
+		if b.RM < 1 || int(b.RM) > len(s.resources) {
+			return fmt.Errorf("%w: commit of %s names resource %d", ErrContradiction, r.ID, b.RM)
+		}
+		// The evidence of a commit also shows how far the resource's history had come.
+		res := &s.resources[b.RM-1]
+		if b.Evidence.Identity == res.Identity {
+			res.Position = later(res.Position, b.Evidence.Position)
+		}
+	}
+	s.open[r.ID] = &Decided{Commit: r}
+	if own {
+		s.committed.set(r.ID.Seq())
+	}
+	if !r.Key.IsZero() {
+		s.retainKey(KeyRecord{Key: r.Key, ID: r.ID})
+	}
+	return nil
+}
+
+func (s *State) applyEnd(r EndRecord) error {
+	for _, id := range r.IDs {
+		if s.open[id] == nil {
+			return fmt.Errorf("%w: end of %s, which is not open", ErrContradiction, id)
+		}
+		delete(s.open, id)
+	}
+	return nil
+}
+
+func (s *State) applyHeuristic(r HeuristicRecord) error {
+	d := s.open[r.ID]
+	if d == nil {
+		// A branch that somebody committed against a decision to abort: no commit record exists.
+		d = &Decided{Commit: CommitRecord{ID: r.ID}}
+		s.open[r.ID] = d
+	}
+	for i, h := range d.Heuristics {
+		if h.Branch == r.Branch {
+			d.Heuristics[i] = r
+			return nil
+		}
+	}
+	d.Heuristics = append(d.Heuristics, r)
+	return nil
+}
+
+func (s *State) applyOutcomes(r OutcomesRecord) error {
+	for i := range txn.Seq(len(r.Bits)) * 8 {
+		if r.Bits[i/8]>>(i%8)&1 == 0 {
+			continue
+		}
+		if q := r.First + i; q < s.Low || q >= s.High {
+			return fmt.Errorf("%w: outcome of %d outside [%d, %d)", ErrContradiction, q, s.Low, s.High)
+		}
+		s.committed.set(r.First + i)
+	}
+	return nil
+}
+
+func (s *State) retainKey(k KeyRecord) {
+	if _, known := s.keys[k.Key.Hash]; !known {
+		s.keyOrder = append(s.keyOrder, k)
+	}
+	s.keys[k.Key.Hash] = k
+}
+
+// Committed says whether the log holds the decision to commit id. False means "not in this log", which is a
+// rollback only inside the known range and only to somebody who owns the log.
+func (s *State) Committed(id txn.ID) bool {
+	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset {
+		return true
+	}
+	return id.Log() == s.Log && s.committed.has(id.Seq())
+}
+
+// OpenDecision is the decision on id if its end is not recorded, or nil. The caller must not change it.
+func (s *State) OpenDecision(id txn.ID) *Decided { return s.open[id] }
+
+// OpenDecisions lists every decision without a recorded end, oldest first.
+func (s *State) OpenDecisions() []*Decided {
+	all := make([]*Decided, 0, len(s.open))
+	for _, d := range s.open {
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b *Decided) int { return slices.Compare(a.Commit.ID[:], b.Commit.ID[:]) })
+	return all
+}
+
+// Resources lists the registered resources in the order of their numbers. The caller must not change it.
+func (s *State) Resources() []ResourceRecord { return s.resources }
+
+// Keys is the number of retained idempotency keys.
+func (s *State) Keys() int { return len(s.keys) }
+
+// Records writes the state as records, in an order that Apply accepts on a new State: a snapshot.
+func (s *State) Records() iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		if !yield(OpenRecord{Epoch: s.Epoch}) || !yield(RangeRecord{Low: s.Low, High: s.High}) {
+			return
+		}
+		for _, r := range s.resources {
+			if !yield(r) {
+				return
+			}
+		}
+		for _, k := range s.keyOrder {
+			if !yield(k) {
+				return
+			}
+		}
+		for _, d := range s.OpenDecisions() {
+			if d.Commit.Plan != txn.PlanUnset && !yield(d.Commit) {
+				return
+			}
+			for _, h := range d.Heuristics {
+				if !yield(h) {
+					return
+				}
+			}
+		}
+		s.committed.records(yield)
+	}
+}
+
+// later is the further of two positions: a higher timeline wins, then a higher LSN.
+func later(a, b txn.Position) txn.Position {
+	if b.Timeline > a.Timeline || b.Timeline == a.Timeline && b.LSN > a.LSN {
+		return b
+	}
+	return a
+}
+
+// before says whether a lies in the past of b: a history that shows a after b went backwards.
+func before(a, b txn.Position) bool {
+	return a.Timeline < b.Timeline || a.Timeline == b.Timeline && a.LSN < b.LSN
+}

@@ -1,0 +1,181 @@
+package protocol
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+func id(seq txn.Seq) txn.ID { return txn.NewID(testLog, seq) }
+
+func mustApply(t interface{ Fatalf(string, ...any) }, s *State, records ...Record) {
+	for _, r := range records {
+		if err := s.Apply(r); err != nil {
+			t.Fatalf("apply %+v: %v", r, err)
+		}
+	}
+}
+
+func twoResources() []Record {
+	return []Record{
+		RangeRecord{Low: 1, High: 1000},
+		ResourceRecord{RM: 1, Name: "a", Identity: txn.Identity{System: 1}},
+		ResourceRecord{RM: 2, Name: "b", Identity: txn.Identity{System: 2}},
+	}
+}
+
+func commitOf(seq txn.Seq) CommitRecord {
+	return CommitRecord{ID: id(seq), Plan: txn.PlanClassic, Branches: []CommitBranch{{Branch: 1, RM: 1}, {Branch: 2, RM: 2}}}
+}
+
+// TestContradictions: records that cannot follow what the log says are refused, each by its own name.
+func TestContradictions(t *testing.T) {
+	for name, r := range map[string][]Record{
+		"a commit twice":                   {commitOf(5), commitOf(5)},
+		"a commit after its end":           {commitOf(5), EndRecord{IDs: []txn.ID{id(5)}}, commitOf(5)},
+		"an end without a commit":          {EndRecord{IDs: []txn.ID{id(5)}}},
+		"a commit beyond the range":        {commitOf(1000)},
+		"a commit below the range":         {RangeRecord{Low: 6, High: 1000}, commitOf(5)},
+		"a range that shrinks":             {RangeRecord{Low: 1, High: 999}},
+		"a range that forgets less":        {RangeRecord{Low: 6, High: 1000}, RangeRecord{Low: 5, High: 1000}},
+		"a resource out of order":          {ResourceRecord{RM: 4, Name: "d"}},
+		"a resource that changes its name": {ResourceRecord{RM: 1, Name: "z"}},
+		"a commit of an unknown resource":  {CommitRecord{ID: id(5), Plan: txn.PlanClassic, Branches: []CommitBranch{{Branch: 1, RM: 3}}}},
+		"an outcome outside the range":     {OutcomesRecord{First: 960, Bits: []byte{0, 0, 0, 0, 0, 1}}},
+		"a record of no type":              {nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := NewState(testLog)
+			mustApply(t, s, twoResources()...)
+			mustApply(t, s, r[:len(r)-1]...)
+			if err := s.Apply(r[len(r)-1]); !errors.Is(err, ErrContradiction) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// TestSnapshotIsTheState: whatever a log says, the records of its snapshot say the same to a new state, and to
+// every question about a name.
+func TestSnapshotIsTheState(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := randomState(t)
+		again := NewState(testLog)
+		for r := range s.Records() {
+			if err := again.Apply(r); err != nil {
+				t.Fatalf("apply %+v: %v", r, err)
+			}
+		}
+		if diff := cmp.Diff(render(s), render(again)); diff != "" {
+			t.Fatalf("the snapshot says something else:\n%s", diff)
+		}
+	})
+}
+
+// randomState plays a random, legal log.
+func randomState(t *rapid.T) *State {
+	s := NewState(testLog)
+	mustApply(t, s, twoResources()...)
+	var open []txn.ID
+	next := txn.Seq(1)
+	for range rapid.IntRange(0, 60).Draw(t, "steps") {
+		switch rapid.IntRange(0, 5).Draw(t, "step") {
+		case 0, 1:
+			next += txn.Seq(rapid.IntRange(1, 14).Draw(t, "skip"))
+			c := commitOf(next)
+			if rapid.Bool().Draw(t, "keyed") {
+				c.Key = Key{Hash: [16]byte{byte(next), byte(next >> 8)}, Body: [16]byte{1}}
+			}
+			mustApply(t, s, c)
+			open = append(open, c.ID)
+		case 2, 3:
+			if len(open) > 0 {
+				i := rapid.IntRange(0, len(open)-1).Draw(t, "end")
+				if len(s.OpenDecision(open[i]).Heuristics) > 0 {
+					continue
+				}
+				mustApply(t, s, EndRecord{IDs: []txn.ID{open[i]}})
+				open = append(open[:i], open[i+1:]...)
+			}
+		case 4:
+			low := next
+			for _, o := range open {
+				low = min(low, o.Seq())
+			}
+			mustApply(t, s, RangeRecord{Low: max(low, s.Low), High: s.High})
+		case 5:
+			if len(open) > 0 {
+				i := rapid.IntRange(0, len(open)-1).Draw(t, "hurt")
+				mustApply(t, s, HeuristicRecord{ID: open[i], Branch: 2, RM: 2, What: txn.BranchHeuristicHazard, Reason: "gone"})
+				}
+		}
+	}
+	return s
+}
+
+// render is everything that a state can be asked.
+func render(s *State) []string {
+	out := []string{fmt.Sprintf("range [%d, %d) keys %d", s.Low, s.High, s.Keys())}
+	for _, r := range s.Resources() {
+		out = append(out, fmt.Sprintf("%+v", r))
+	}
+	for _, d := range s.OpenDecisions() {
+		out = append(out, fmt.Sprintf("%+v", *d))
+	}
+	for q := txn.Seq(1); q < s.High+3; q++ {
+		says, listed := s.Says(txn.NameOf(id(q), 1), s.High)
+		out = append(out, fmt.Sprintf("%d: %v %v %v", q, says, listed, s.Committed(id(q))))
+	}
+	for _, k := range s.keyOrder {
+		out = append(out, fmt.Sprintf("key %x of %s", k.Key.Hash[:2], k.ID))
+	}
+	return out
+}
+
+// TestBitmap compares the set with a map.
+func TestBitmap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b, model := bitmap{first: 1}, map[txn.Seq]bool{}
+		for range rapid.IntRange(0, 100).Draw(t, "steps") {
+			q := b.first + txn.Seq(rapid.IntRange(0, 300).Draw(t, "q"))
+			if rapid.IntRange(0, 9).Draw(t, "drop") == 0 {
+				b.dropBelow(q)
+				for k := range model {
+					if k < q {
+						delete(model, k)
+					}
+				}
+				continue
+			}
+			b.set(q)
+			model[q] = true
+		}
+		for q := txn.Seq(1); q < b.first+700; q++ {
+			if b.has(q) != model[q] {
+				t.Fatalf("%d: %v, want %v", q, b.has(q), model[q])
+			}
+		}
+	})
+}
+
+// TestEvidenceMovesThePosition: a commit's evidence shows how far a resource had come, so a restart
+// notices a resource that was restored to an earlier moment.
+func TestEvidenceMovesThePosition(t *testing.T) {
+	s := NewState(testLog)
+	mustApply(t, s, twoResources()...)
+	c := commitOf(5)
+	c.Branches[0].Evidence = txn.Evidence{Identity: txn.Identity{System: 1}, Position: txn.Position{Timeline: 2, LSN: 9}}
+	c.Branches[1].Evidence = txn.Evidence{Identity: txn.Identity{System: 99}, Position: txn.Position{Timeline: 2, LSN: 9}}
+	mustApply(t, s, c)
+	if got := s.Resources()[0].Position; got != (txn.Position{Timeline: 2, LSN: 9}) {
+		t.Errorf("a is at %+v", got)
+	}
+	if got := s.Resources()[1].Position; got != (txn.Position{}) {
+		t.Errorf("b moved to %+v by another database's evidence", got)
+	}
+}

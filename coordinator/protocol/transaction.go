@@ -1,0 +1,184 @@
+package protocol
+
+import (
+	"slices"
+	"time"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// transaction is a global transaction that runs, or whose end is not recorded.
+type transaction struct {
+	id    txn.ID
+	label string
+	state txn.State
+	plan  txn.Plan
+	begun Instant
+
+	// deadline ends an undecided transaction; votesBy ends the wait for votes once Commit has come; askAt is
+	// when resources that could not tell their vote are asked again. Zero: does not apply.
+	deadline, votesBy, askAt Instant
+	// timer is the earliest entry of this transaction in the machine's timers.
+	timer Instant
+
+	branches []branch
+	// closed: Commit has come, and the set of branches is final.
+	closed  bool
+	waiters []waiter
+
+	key        Key
+	keyWaiters []Begin
+	abort      abortReason
+	// resumed: the decision was read from the log by a later epoch.
+	resumed bool
+}
+
+// branch is one branch of a transaction.
+type branch struct {
+	no       txn.BranchNo
+	rm       RM
+	state    txn.BranchState
+	evidence txn.Evidence
+	// asked: a Prepare message is out. forced: a heuristic record is on its way to the disk.
+	asked, forced bool
+	attempts      int
+	lastErr       string
+}
+
+// waiter is a caller of Commit or Rollback.
+type waiter struct {
+	req ReqID
+	ack txn.AckLevel
+	// until bounds the wait for branches after the decision.
+	until Instant
+	wait  Instant
+	// rollback: the caller asked for the opposite.
+	rollback bool
+}
+
+// abortReason is why a transaction was rolled back.
+type abortReason struct {
+	cause    txn.Cause
+	reason   string
+	resource string
+	sqlState string
+}
+
+func (t *transaction) undecided() bool {
+	return t.state == txn.StateActive || t.state == txn.StatePreparing
+}
+
+// decided says whether the decision to commit is durable.
+func (t *transaction) decided() bool {
+	return t.state == txn.StateCommitting || t.state == txn.StateCommitted || t.state == txn.StateHeuristic
+}
+
+func (t *transaction) branch(no txn.BranchNo) *branch {
+	if no < 1 || int(no) > len(t.branches) {
+		return nil
+	}
+	return &t.branches[no-1]
+}
+
+// settled says whether every branch has reached its end, a heuristic one included.
+func (t *transaction) settled() bool {
+	return !slices.ContainsFunc(t.branches, func(b branch) bool {
+		return b.state == txn.BranchEnlisted || b.state == txn.BranchPrepared
+	})
+}
+
+// outcome is what may be told about t now.
+func (t *transaction) outcome() txn.Outcome {
+	if h := t.heuristic(); h != txn.OutcomeUnknown {
+		return h
+	}
+	switch t.state {
+	case txn.StateCommitting, txn.StateCommitted:
+		return txn.OutcomeCommitted
+	case txn.StateRollingBack, txn.StateRolledBack:
+		return txn.OutcomeRolledBack
+	}
+	return txn.OutcomeUnknown
+}
+
+// heuristic is the heuristic outcome that the branches add up to, or OutcomeUnknown if there is none.
+func (t *transaction) heuristic() txn.Outcome {
+	var lost, undone, done, other int
+	for _, b := range t.branches {
+		switch b.state {
+		case txn.BranchHeuristicHazard:
+			lost++
+		case txn.BranchHeuristicRollback:
+			undone++
+		case txn.BranchHeuristicCommit:
+			done++
+		case txn.BranchCommitted, txn.BranchPrepared, txn.BranchRolledBack, txn.BranchEnlisted:
+			other++
+		}
+	}
+	switch {
+	case lost > 0:
+		return txn.OutcomeHeuristicHazard
+	case undone+done == 0:
+		return txn.OutcomeUnknown
+	case other > 0 || undone*done > 0:
+		return txn.OutcomeHeuristicMixed
+	case done > 0:
+		return txn.OutcomeHeuristicCommit
+	}
+	return txn.OutcomeHeuristicRollback
+}
+
+// result is what a caller is told about t now. It shares nothing with t.
+func (m *Machine) result(t *transaction) *txn.Result {
+	r := &txn.Result{
+		ID: t.id, State: t.state, Outcome: t.outcome(), Plan: t.plan, Label: t.label,
+		Age:   time.Duration(m.now - t.begun),
+		Cause: t.abort.cause, Reason: t.abort.reason, Resource: t.abort.resource, SQLState: t.abort.sqlState,
+	}
+	for _, b := range t.branches {
+		if b.rm == 0 {
+			continue
+		}
+		r.Branches = append(r.Branches, txn.BranchStatus{
+			Branch: b.no, Resource: m.resources[b.rm-1].Name, Name: txn.NameOf(t.id, b.no), State: b.state,
+			Attempts: b.attempts, LastError: b.lastErr,
+		})
+	}
+	return r
+}
+
+// Transactions lists what runs, oldest first, together with every transaction that needs a person.
+func (m *Machine) Transactions() []txn.Result {
+	all := make([]txn.Result, 0, len(m.live))
+	for _, t := range m.live {
+		all = append(all, *m.result(t))
+	}
+	slices.SortFunc(all, func(a, b txn.Result) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return all
+}
+
+// recent remembers why the last transactions were rolled back. It is for people: the outcome itself needs no
+// memory, because no record means abort.
+type recent struct {
+	byID map[txn.ID]txn.Result
+	ring []txn.ID
+	at   int
+}
+
+// maxRecent bounds recent.
+const maxRecent = 4096
+
+func (r *recent) add(res txn.Result) {
+	if r.byID == nil {
+		r.byID = make(map[txn.ID]txn.Result)
+	}
+	if len(r.ring) < maxRecent {
+		r.ring = append(r.ring, res.ID)
+	} else {
+		delete(r.byID, r.ring[r.at])
+		r.ring[r.at] = res.ID
+		r.at = (r.at + 1) % maxRecent
+	}
+	r.byID[res.ID] = res
+}
