@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Limits that hold everywhere. A request beyond one is refused with an error that names field and limit,
-// and nothing is changed.
+// Limits that hold everywhere. A request beyond one is refused with an error that names field and
+// limit, and nothing is changed.
 const (
 	// MaxBranches bounds the branches of one transaction.
 	MaxBranches = 64
@@ -17,18 +17,23 @@ const (
 	MaxKeyLen = 255
 	// MaxResourceNameLen bounds the name of a resource, in bytes.
 	MaxResourceNameLen = 63
-	// MaxReasonLen bounds a reason (of a rollback, a refusal, an operator), in bytes; longer ones are cut.
+	// MaxReasonLen bounds a reason (of a rollback, a refusal, an operator), in bytes; longer ones
+	// are cut.
 	MaxReasonLen = 512
 	// DefaultTimeout is the life of an undecided transaction whose client named none.
 	DefaultTimeout = 30 * time.Second
-	// DefaultWait bounds how long a Commit with [AckApplied] waits for its branches after the decision.
+	// DefaultWait bounds how long a Commit with [AckApplied] waits for its branches after the
+	// decision.
 	DefaultWait = 10 * time.Second
 )
 
+// Nanoseconds is n nanoseconds, for the state machine, which has no clock of its own.
+func Nanoseconds(n int64) time.Duration { return time.Duration(n) }
+
 // BeginRequest starts a transaction, or, with ID set, enlists further resources in one that runs.
 type BeginRequest struct {
-	// ID is zero for a new transaction. Otherwise Resources join that one, and Timeout, Label and the
-	// key are ignored. A resource that is enlisted already keeps its branch.
+	// ID is zero for a new transaction. Otherwise Resources join that one, and Timeout, Label and
+	// the key are ignored. A resource that is enlisted already keeps its branch.
 	ID ID
 	// Resources are the registered names to enlist at once, one branch each. It may be empty.
 	Resources []string
@@ -36,19 +41,20 @@ type BeginRequest struct {
 	Timeout time.Duration
 	// Label is shown to people, at most MaxLabelLen bytes of printable text.
 	Label string
-	// Key, if not empty, makes the transaction happen once: a second Begin with the same key answers with
-	// the first one's transaction. At most MaxKeyLen bytes.
+	// Key, if not empty, makes the transaction happen once: a second Begin with the same key
+	// answers with the first one's transaction. At most MaxKeyLen bytes.
 	Key string
-	// Body is what the key stands for, e.g. the request that the transaction carries out. The same key with
-	// another body is refused. Only a hash of it is kept.
+	// Body is what the key stands for, e.g. the request that the transaction carries out. The same
+	// key with another body is refused. Only a hash of it is kept.
 	Body []byte
 }
 
-// Begun answers a BeginRequest. Nothing of it is durable: a transaction that was only begun leaves no trace.
+// Begun answers a BeginRequest. Nothing of it is durable: a transaction that was only begun leaves
+// no trace.
 type Begun struct {
 	ID ID
-	// Branches are all branches of the transaction so far, in the order of their numbers. A branch may be
-	// prepared only after it stands here.
+	// Branches are all branches of the transaction so far, in the order of their numbers. A branch
+	// may be prepared only after it stands here.
 	Branches []Enlisted
 	// Timeout is what remains until an undecided transaction is rolled back.
 	Timeout time.Duration
@@ -69,15 +75,18 @@ type BranchVote struct {
 	Branch   BranchNo
 	Vote     Vote
 	Evidence Evidence
-	// Reason says why the vote is not Yes, for people. SQLState is the database's code, if it was one.
+	// Reason says why the vote is not Yes, for people. SQLState is the database's code, if it was
+	// one.
 	Reason   string
 	SQLState string
 }
 
-// CommitRequest asks for the decision. It closes the set of branches. A No vote makes it a rollback.
+// CommitRequest asks for the decision. It closes the set of branches. A No vote makes it a
+// rollback.
 type CommitRequest struct {
 	ID ID
-	// Votes of branches that their client prepared. Branches without a vote are prepared by the coordinator.
+	// Votes of branches that their client prepared. Branches without a vote are prepared by the
+	// coordinator.
 	Votes []BranchVote
 	Ack   AckLevel
 	// Wait bounds an AckApplied answer. Defaults to DefaultWait.
@@ -168,8 +177,8 @@ const (
 	ReasonRolledBack     Reason = "ROLLED_BACK"
 )
 
-// Refusal is the error of a request that was refused. Whatever it says, the request changed nothing, and
-// Effect says so in words for the reader.
+// Refusal is the error of a request that was refused. Whatever it says, the request changed
+// nothing, and Effect says so in words for the reader.
 type Refusal struct {
 	Reason Reason
 	// Field names the offending field of the request, if there is one.
@@ -204,8 +213,8 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
-// Fence says on whose behalf a participant is called. A participant refuses a fence older than the newest
-// it has seen from the same log.
+// Fence says on whose behalf a participant is called. A participant refuses a fence older than the
+// newest it has seen from the same log.
 type Fence struct {
 	Log   LogID
 	Epoch Epoch

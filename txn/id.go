@@ -9,19 +9,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// LogID is the identity of one transaction log: 60 random bits, made once when the log is initialised.
-// The zero LogID means "none".
+// LogID is the identity of one transaction log: 60 random bits, made once when the log is
+// initialised. The zero LogID means "none".
 type LogID uint64
 
 // Seq numbers the transactions of one log, densely from 1, in 62 bits. The zero Seq means "none".
 type Seq uint64
 
-// Epoch is one life of a coordinator on its log: it rises by one, durably, at every open. Participants
-// refuse a lower epoch than the highest they have seen.
+// Epoch is one life of a coordinator on its log: it rises by one, durably, at every open.
+// Participants refuse a lower epoch than the highest they have seen.
 type Epoch uint32
 
-// ID names a global transaction. It is an ordinary UUID (version 8) and prints as one. The zero ID means
-// "none". An ID is a name, not a capability.
+// ID names a global transaction. It is an ordinary UUID (version 8) and prints as one. The zero ID
+// means "none". An ID is a name, not a capability.
 type ID uuid.UUID
 
 const (
@@ -49,8 +49,9 @@ func NewLogID() (LogID, error) {
 	}
 }
 
-// NewID packs a log id and a sequence number. It panics if either is zero or too large: ids are made only
-// by a coordinator from its own log, so such a value is a broken invariant and not bad input.
+// NewID packs a log id and a sequence number. It panics if either is zero or too large: ids are
+// made only by a coordinator from its own log, so such a value is a broken invariant and not bad
+// input.
 func NewID(log LogID, seq Seq) ID {
 	if log == 0 || log > MaxLogID || seq == 0 || seq > MaxSeq {
 		panic(fmt.Sprintf("txn: id from log %#x, sequence %d", uint64(log), uint64(seq)))
@@ -95,7 +96,8 @@ func (id *ID) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// ParseID reads the 36-character form. The error wraps [ErrBadID] and says what is wrong with the string.
+// ParseID reads the 36-character form. The error wraps [ErrBadID] and says what is wrong with the
+// string.
 func ParseID(s string) (ID, error) {
 	if len(s) != 36 {
 		return ID{}, fmt.Errorf("%w: %.64q has %d characters, not 36", ErrBadID, s, len(s))

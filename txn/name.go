@@ -9,14 +9,14 @@ import (
 // BranchNo numbers the branches of one transaction, from 1.
 type BranchNo uint16
 
-// Name is the prepared name: the string under which a database keeps a prepared branch. PostgreSQL calls
-// it gid. Its text is
+// Name is the prepared name: the string under which a database keeps a prepared branch. PostgreSQL
+// calls it gid. Its text is
 //
 //	gavel1.<log, 12>.<sequence, 13>.<branch>            at most 44 bytes of [0-9a-z.]
 //	gavel1.<log, 12>.<sequence, 13>.<branch>.d<decider>
 //
-// in Crockford's base 32, lower case; log and sequence have fixed width, so that a range of names is a
-// range of sequences. A name is built and read here and nowhere else.
+// in Crockford's base 32, lower case; log and sequence have fixed width, so that a range of names
+// is a range of sequences. A name is built and read here and nowhere else.
 type Name struct {
 	Log    LogID
 	Seq    Seq
@@ -25,8 +25,8 @@ type Name struct {
 	Decider uint16
 }
 
-// NamePrefix starts every prepared name of this product, whatever log it belongs to. Names without it are
-// never touched.
+// NamePrefix starts every prepared name of this product, whatever log it belongs to. Names without
+// it are never touched.
 const NamePrefix = "gavel1."
 
 // MaxNameLen bounds the text of a name in bytes.
@@ -79,15 +79,16 @@ func (n *Name) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// ParseName reads the text of a name. Whatever it accepts, [Name.String] writes back byte for byte; all
-// else is [ErrBadName] and is somebody else's.
+// ParseName reads the text of a name. Whatever it accepts, [Name.String] writes back byte for byte;
+// all else is [ErrBadName] and is somebody else's.
 func ParseName(s string) (Name, error) {
 	rest, ok := strings.CutPrefix(s, NamePrefix)
 	if !ok || len(s) > MaxNameLen {
 		return Name{}, ErrBadName
 	}
 	parts := strings.Split(rest, ".")
-	if len(parts) != 3 && len(parts) != 4 || len(parts[0]) != logChars || len(parts[1]) != seqChars {
+	if len(parts) != 3 && len(parts) != 4 || len(parts[0]) != logChars ||
+		len(parts[1]) != seqChars {
 		return Name{}, ErrBadName
 	}
 	log, ok1 := readBase32(parts[0], uint64(MaxLogID))

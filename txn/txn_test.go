@@ -42,8 +42,11 @@ func TestIDRoundTrip(t *testing.T) {
 
 // TestParseIDRefuses: strings that no coordinator made, each with what is wrong.
 func TestParseIDRefuses(t *testing.T) {
-	for _, s := range []string{"", "x", strings.Repeat("0", 36), uuid.NewString(), strings.ToUpper("zz") + strings.Repeat("a", 34),
-		"{" + NewID(1, 1).String() + "}", "urn:uuid:" + NewID(1, 1).String(), NewID(1, 1).String() + " "} {
+	good := NewID(1, 1).String()
+	for _, s := range []string{
+		"", "x", strings.Repeat("0", 36), uuid.NewString(), "zz" + strings.Repeat("a", 34),
+		"{" + good + "}", "urn:uuid:" + good, good + " ",
+	} {
 		if id, err := ParseID(s); !errors.Is(err, ErrBadID) {
 			t.Errorf("%q is read as %s, %v", s, id, err)
 		}
@@ -84,7 +87,8 @@ func TestNameRoundTrip(t *testing.T) {
 		if back, err := ParseName(s); err != nil || back != n {
 			t.Fatalf("%q is read as %+v, %v; want %+v", s, back, err, n)
 		}
-		if n.ID().Log() != n.Log || n.ID().Seq() != n.Seq || NameOf(n.ID(), n.Branch).String() != (Name{n.Log, n.Seq, n.Branch, 0}).String() {
+		if n.ID().Log() != n.Log || n.ID().Seq() != n.Seq ||
+			NameOf(n.ID(), n.Branch).String() != (Name{n.Log, n.Seq, n.Branch, 0}).String() {
 			t.Fatalf("%q belongs to %s", s, n.ID())
 		}
 	})
@@ -105,10 +109,14 @@ func TestNamesSortBySequence(t *testing.T) {
 // TestParseNameRefuses: a name that we would not write byte for byte is somebody else's.
 func TestParseNameRefuses(t *testing.T) {
 	good := Name{Log: 5, Seq: 9, Branch: 2}.String()
-	for _, s := range []string{"", "gavel1.", good[:len(good)-1], good + ".", good + ".d", good + ".d0", good + ".x2", good + "'",
-		strings.ToUpper(good), "gavel2" + good[6:], strings.Replace(good, ".2", ".02", 1), strings.Replace(good, ".2", ".0", 1),
-		"gavel1.000000000000.0000000000009.2", "gavel1.000000000005.0000000000000.2", "gavel1.zzzzzzzzzzzz.zzzzzzzzzzzzz.2",
-		strings.Replace(good, "5", "i", 1), good + ".d2.d2", "order_981"} {
+	for _, s := range []string{
+		"", "gavel1.", "order_981", strings.ToUpper(good), "gavel2" + good[6:],
+		good[:len(good)-1], good + ".", good + ".d", good + ".d0", good + ".x2", good + "'",
+		good + ".d2.d2", strings.Replace(good, "5", "i", 1),
+		strings.Replace(good, ".2", ".02", 1), strings.Replace(good, ".2", ".0", 1),
+		"gavel1.000000000000.0000000000009.2", "gavel1.000000000005.0000000000000.2",
+		"gavel1.zzzzzzzzzzzz.zzzzzzzzzzzzz.2",
+	} {
 		if n, err := ParseName(s); !errors.Is(err, ErrBadName) {
 			t.Errorf("%q is read as %+v", s, n)
 		}
@@ -133,7 +141,8 @@ func TestLogIDText(t *testing.T) {
 		t.Fatal(err)
 	}
 	back, err := ParseLogID(log.String())
-	if err != nil || back != log || !strings.Contains(Name{Log: log, Seq: 1, Branch: 1}.String(), log.String()) {
+	if err != nil || back != log ||
+		!strings.Contains(Name{Log: log, Seq: 1, Branch: 1}.String(), log.String()) {
 		t.Errorf("%s is read as %s, %v", log, back, err)
 	}
 	for _, s := range []string{"", "000000000000", "00000000000", "00000000000u", "zzzzzzzzzzzzz"} {
@@ -212,8 +221,13 @@ func TestRefusal(t *testing.T) {
 
 // TestPending: the branches that are not at their end.
 func TestPending(t *testing.T) {
-	r := Result{Branches: []BranchStatus{{Resource: "a", State: BranchCommitted}, {Resource: "b", State: BranchPrepared},
-		{Resource: "c", State: BranchReadOnly}}}
+	r := Result{
+		Branches: []BranchStatus{
+			{Resource: "a", State: BranchCommitted},
+			{Resource: "b", State: BranchPrepared},
+			{Resource: "c", State: BranchReadOnly},
+		},
+	}
 	if got := r.Pending(); !slices.Equal(got, []string{"b"}) {
 		t.Errorf("pending %v", got)
 	}
@@ -221,7 +235,8 @@ func TestPending(t *testing.T) {
 
 // TestEvidenceIsZero: none is none, and anything is something.
 func TestEvidenceIsZero(t *testing.T) {
-	if !(Evidence{}).IsZero() || (Evidence{XID: 1}).IsZero() || !(Identity{}).IsZero() || (Identity{Database: 1}).String() != "0/1" {
+	if !(Evidence{}).IsZero() || (Evidence{XID: 1}).IsZero() || !(Identity{}).IsZero() ||
+		(Identity{Database: 1}).String() != "0/1" {
 		t.Error("evidence or identity mistakes itself for nothing")
 	}
 }

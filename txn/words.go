@@ -6,8 +6,9 @@ import "fmt"
 type Vote uint8
 
 const (
-	// VoteUnknown: nobody can say whether the branch is prepared (lost connection, timeout, restarted
-	// participant, a warning on the reply). It counts neither as Yes nor as a proof of No.
+	// VoteUnknown: nobody can say whether the branch is prepared (lost connection, timeout,
+	// restarted participant, a warning on the reply). It counts neither as Yes nor as a proof of
+	// No.
 	VoteUnknown Vote = iota
 	// VoteYes: the branch is durably prepared; the resource manager itself said so.
 	VoteYes
@@ -30,18 +31,18 @@ func (i Identity) IsZero() bool { return i == Identity{} }
 // String prints the identity as SYSTEM/DATABASE.
 func (i Identity) String() string { return fmt.Sprintf("%d/%d", i.System, i.Database) }
 
-// Position is how far the history of a resource had come: a timeline (it rises with each failover or
-// restore) and a durable position on it. A resource that shows a lower position than it once had was
-// restored, or is an old primary.
+// Position is how far the history of a resource had come: a timeline (it rises with each failover
+// or restore) and a durable position on it. A resource that shows a lower position than it once had
+// was restored, or is an old primary.
 type Position struct {
 	Timeline uint32
 	LSN      uint64
 }
 
-// Evidence is taken when a branch is prepared, so that "prepared transaction does not exist" can later be
-// told apart: committed already, rolled back by somebody, or lost. It is proof only for a branch whose
-// prepare was acknowledged (transaction numbers are handed out again after a crash). The zero Evidence
-// means "none".
+// Evidence is taken when a branch is prepared, so that "prepared transaction does not exist" can
+// later be told apart: committed already, rolled back by somebody, or lost. It is proof only for a
+// branch whose prepare was acknowledged (transaction numbers are handed out again after a crash).
+// The zero Evidence means "none".
 type Evidence struct {
 	Identity
 	Position
@@ -64,10 +65,12 @@ const (
 	StandingCommitted
 	// StandingRolledBack: proven, by the reply itself or by evidence.
 	StandingRolledBack
-	// StandingGone: positively not prepared any more, on the right primary; nothing proves how it ended.
+	// StandingGone: positively not prepared any more, on the right primary; nothing proves how it
+	// ended.
 	StandingGone
 	// StandingHeld: the resource is not the one that voted, or its history went backwards (another
-	// identity, a lower timeline or position). Nothing it says may be acted upon; an operator decides.
+	// identity, a lower timeline or position). Nothing it says may be acted upon; an operator
+	// decides.
 	StandingHeld
 	// StandingForeign: the branch is there, but this role or database must not finish it.
 	StandingForeign
@@ -107,8 +110,8 @@ func (o Outcome) IsHeuristic() bool {
 //	after a restart, where the log alone cannot say: IN_DOUBT
 type State uint8
 
-// The states of a global transaction. From StateDeciding until the commit record is durable nothing may
-// abort it, and callers hear that it is pending.
+// The states of a global transaction. From StateDeciding until the commit record is durable nothing
+// may abort it, and callers hear that it is pending.
 const (
 	StateUnknown State = iota
 	StateActive
@@ -159,8 +162,8 @@ const (
 type AckLevel uint8
 
 const (
-	// AckApplied: every branch is committed, so the caller reads its own writes. The default. A wait bound
-	// turns it into "decided, these branches are pending".
+	// AckApplied: every branch is committed, so the caller reads its own writes. The default. A
+	// wait bound turns it into "decided, these branches are pending".
 	AckApplied AckLevel = iota
 	// AckDecided: the decision is durable.
 	AckDecided
@@ -171,12 +174,30 @@ func (v Vote) String() string {
 }
 
 func (s Standing) String() string {
-	return word(int(s), "UNKNOWN", "PREPARED", "COMMITTED", "ROLLED_BACK", "GONE", "HELD", "FOREIGN")
+	return word(
+		int(s),
+		"UNKNOWN",
+		"PREPARED",
+		"COMMITTED",
+		"ROLLED_BACK",
+		"GONE",
+		"HELD",
+		"FOREIGN",
+	)
 }
 
 func (o Outcome) String() string {
-	return word(int(o), "UNKNOWN", "COMMITTED", "ROLLED_BACK", "HEURISTIC_COMMIT", "HEURISTIC_ROLLBACK",
-		"HEURISTIC_MIXED", "HEURISTIC_HAZARD", "OUTCOME_FORGOTTEN")
+	return word(
+		int(o),
+		"UNKNOWN",
+		"COMMITTED",
+		"ROLLED_BACK",
+		"HEURISTIC_COMMIT",
+		"HEURISTIC_ROLLBACK",
+		"HEURISTIC_MIXED",
+		"HEURISTIC_HAZARD",
+		"OUTCOME_FORGOTTEN",
+	)
 }
 
 func (s State) String() string {
