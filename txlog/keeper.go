@@ -1,0 +1,122 @@
+package txlog
+
+import (
+	"errors"
+	"time"
+)
+
+// spaceRetry is how often the keeper looks for disk space again.
+const spaceRetry = time.Second
+
+// reserveShare and minReserve set the size of the reserve for a snapshot: a share of a segment, or twice
+// the last snapshot if that is more.
+const (
+	reserveShare = 16
+	reserveScale = 2
+)
+
+// keep is the keeper: the goroutine that keeps one full segment, and the space for one snapshot, in stock, off
+// the path of those who wait. A full disk is no failure: room turns false, which keeps new work out, and the
+// stock is there for the work that runs. Any other error is one.
+func (l *Log) keep() {
+	defer close(l.keeperDone)
+	for {
+		err := l.restock()
+		switch {
+		case errors.Is(err, errStopped):
+		case errors.Is(err, ErrNoSpace):
+			l.room.Store(false)
+			signal(l.ready)
+		case err != nil:
+			l.fail(err)
+		case l.failure() == nil:
+			l.room.Store(true)
+		}
+		if !l.awaitWork(err != nil) {
+			return
+		}
+	}
+}
+
+// awaitWork waits until there may be something to restock, with retry at least until spaceRetry has passed; false
+// means that the log is being closed.
+func (l *Log) awaitWork(retry bool) bool {
+	var after <-chan time.Time
+	if retry {
+		timer := time.NewTimer(spaceRetry)
+		defer timer.Stop()
+		after = timer.C
+	}
+	select {
+	case <-l.halt:
+		return false
+	case <-l.work:
+	case <-after:
+	}
+	return true
+}
+
+// restock makes what is missing: the next segment first, without which the log would come to a halt.
+func (l *Log) restock() error {
+	if err := l.makeNext(); err != nil {
+		return err
+	}
+	return l.makeReserve()
+}
+
+func (l *Log) makeNext() error {
+	l.mu.Lock()
+	last := l.mu.segs[len(l.mu.segs)-1]
+	needed := l.mu.next == nil
+	l.mu.Unlock()
+	if !needed || l.stopped() {
+		return nil
+	}
+	seg, err := l.maker.segment(nextHeader(last, l.opts.SegmentSize, l.opts.Now()))
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.mu.next = seg
+	l.mu.segs = append(l.mu.segs, seg.segmentHeader)
+	l.mu.Unlock()
+	signal(l.ready)
+	return nil
+}
+
+// makeReserve leaves the reserve alone while a snapshot is being written over it; the snapshot signals its end.
+func (l *Log) makeReserve() error {
+	if !l.snapshots.TryLock() {
+		return nil
+	}
+	defer l.snapshots.Unlock()
+	l.mu.Lock()
+	size, needed := l.reserveSizeLocked(), !l.mu.reserved
+	l.mu.Unlock()
+	if !needed || l.stopped() {
+		return nil
+	}
+	if err := l.maker.reserve(size); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.reserved = true
+	return nil
+}
+
+// reserveSizeLocked is the size of a reserve that counts as one. The callers hold mu, or are Open.
+func (l *Log) reserveSizeLocked() int64 {
+	return max(l.opts.SegmentSize/reserveShare, reserveScale*l.mu.snapSize)
+}
+
+// stopped says that nothing more must be written by the keeper: the log has failed, or is closed and
+// the flusher, which may still need a segment, has ended.
+func (l *Log) stopped() bool {
+	select {
+	case <-l.halt:
+		return true
+	default:
+		return l.failure() != nil
+	}
+}
