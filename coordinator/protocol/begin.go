@@ -2,7 +2,6 @@ package protocol
 
 import (
 	"crypto/sha256"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -31,7 +30,7 @@ func (m *Machine) begin(e Begin) {
 	}
 	t := &transaction{
 		id: txn.NewID(m.state.Log, m.next), label: e.Request.Label, state: txn.StateActive,
-		begun: m.now, deadline: m.now + m.timeout(e.Request.Timeout), key: key,
+		begun: m.now, deadline: m.now + m.timeout(Instant(e.Request.Timeout)), key: key,
 	}
 	m.next++
 	if m.state.High-m.next < m.blockSize()/2 {
@@ -47,7 +46,8 @@ func (m *Machine) begin(e Begin) {
 	m.reply(Reply{Req: e.Req, Begun: m.begun(t)})
 }
 
-// enlist adds resources to a transaction that runs. A resource that is in it already keeps its branch.
+// enlist adds resources to a transaction that runs. A resource that is in it already keeps its
+// branch.
 func (m *Machine) enlist(e Begin) {
 	t := m.live[e.Request.ID]
 	if t == nil || !t.undecided() || m.expired(t) {
@@ -87,7 +87,7 @@ func (t *transaction) has(rm RM) bool {
 }
 
 func (m *Machine) begun(t *transaction) *txn.Begun {
-	b := &txn.Begun{ID: t.id, Timeout: time.Duration(t.deadline - m.now)}
+	b := &txn.Begun{ID: t.id, Timeout: txn.Nanoseconds(int64(t.deadline - m.now))}
 	for _, x := range t.branches {
 		b.Branches = append(b.Branches, txn.Enlisted{
 			Branch: x.no, Resource: m.resources[x.rm-1].Name, Name: txn.NameOf(t.id, x.no),
@@ -96,8 +96,8 @@ func (m *Machine) begun(t *transaction) *txn.Begun {
 	return b
 }
 
-// knownKey answers a Begin whose key was used before. A committed transaction answers for it; one that runs
-// makes it wait; one that was rolled back did nothing and leaves the key free.
+// knownKey answers a Begin whose key was used before. A committed transaction answers for it; one
+// that runs makes it wait; one that was rolled back did nothing and leaves the key free.
 func (m *Machine) knownKey(e Begin, key Key) bool {
 	if k, ok := m.state.keys[key.Hash]; ok {
 		if k.Key.Body != key.Body {
@@ -152,26 +152,41 @@ func keyOf(r txn.BeginRequest) Key {
 	return k
 }
 
-func (m *Machine) timeout(d time.Duration) Instant {
+func (m *Machine) timeout(d Instant) Instant {
 	if d == 0 {
 		return m.cfg.DefaultTimeout
 	}
-	return Instant(d)
+	return d
 }
 
 // refuseBegin names the first thing that is wrong with r, or in the way of it.
 func (m *Machine) refuseBegin(r txn.BeginRequest) error {
 	switch {
 	case len(r.Label) > txn.MaxLabelLen:
-		return invalid("label", "it has %d bytes, and %d is the limit", len(r.Label), txn.MaxLabelLen)
+		return invalid(
+			"label",
+			"it has %d bytes, and %d is the limit",
+			len(r.Label),
+			txn.MaxLabelLen,
+		)
 	case !printable(r.Label):
 		return invalid("label", "it holds characters that cannot be printed")
 	case len(r.Key) > txn.MaxKeyLen:
-		return invalid("idempotency_key", "it has %d bytes, and %d is the limit", len(r.Key), txn.MaxKeyLen)
+		return invalid(
+			"idempotency_key",
+			"it has %d bytes, and %d is the limit",
+			len(r.Key),
+			txn.MaxKeyLen,
+		)
 	case r.Timeout < 0:
 		return invalid("timeout", "%v is negative", r.Timeout)
 	case Instant(r.Timeout) > m.cfg.MaxTimeout:
-		return invalid("timeout", "%v is longer than the limit of %v", r.Timeout, time.Duration(m.cfg.MaxTimeout))
+		return invalid(
+			"timeout",
+			"%v is longer than the limit of %v",
+			r.Timeout,
+			txn.Nanoseconds(int64(m.cfg.MaxTimeout)),
+		)
 	case m.draining:
 		return txn.Refusef(txn.ReasonShutdown, "", "the coordinator is shutting down")
 	case !m.room:
@@ -181,8 +196,13 @@ func (m *Machine) refuseBegin(r txn.BeginRequest) error {
 		return txn.Refusef(txn.ReasonOverloaded, "",
 			"%d transactions are running, and %d is the limit", m.active, m.cfg.MaxActive)
 	case r.Key != "" && len(m.state.keys)+len(m.keyed) >= m.cfg.MaxKeys:
-		return txn.Refusef(txn.ReasonOverloaded, "idempotency_key",
-			"%d keys are retained, and %d is the limit", len(m.state.keys)+len(m.keyed), m.cfg.MaxKeys)
+		return txn.Refusef(
+			txn.ReasonOverloaded,
+			"idempotency_key",
+			"%d keys are retained, and %d is the limit",
+			len(m.state.keys)+len(m.keyed),
+			m.cfg.MaxKeys,
+		)
 	}
 	return m.refuseResources(r.Resources, nil)
 }
@@ -196,12 +216,23 @@ func (m *Machine) refuseResources(names []string, t *transaction) error {
 		r := m.byName[name]
 		switch {
 		case r == nil:
-			return txn.Refusef(txn.ReasonNoResource, "resources", "no resource %q is registered", name)
+			return txn.Refusef(
+				txn.ReasonNoResource,
+				"resources",
+				"no resource %q is registered",
+				name,
+			)
 		case !r.durable:
 			return txn.Refusef(txn.ReasonNotReady, "resources", "%q is being registered", name)
 		case r.pending >= m.cfg.MaxPending:
-			return txn.Refusef(txn.ReasonNotReady, "resources",
-				"%d branches wait for %q to finish them, and %d is the limit", r.pending, name, m.cfg.MaxPending)
+			return txn.Refusef(
+				txn.ReasonNotReady,
+				"resources",
+				"%d branches wait for %q to finish them, and %d is the limit",
+				r.pending,
+				name,
+				m.cfg.MaxPending,
+			)
 		}
 		fresh[name] = t == nil || !t.has(r.RM)
 	}
@@ -223,7 +254,12 @@ func (m *Machine) refuseResources(names []string, t *transaction) error {
 
 func checkResourceName(field, name string) error {
 	if name == "" || len(name) > txn.MaxResourceNameLen || !printable(name) {
-		return invalid(field, "%.80q is not a resource name: 1 to %d printable bytes", name, txn.MaxResourceNameLen)
+		return invalid(
+			field,
+			"%.80q is not a resource name: 1 to %d printable bytes",
+			name,
+			txn.MaxResourceNameLen,
+		)
 	}
 	return nil
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// commit closes the set of branches, takes the votes that came along, asks for the missing ones, and
-// decides when there are none missing. A repeated Commit waits for the same decision.
+// commit closes the set of branches, takes the votes that came along, asks for the missing ones,
+// and decides when there are none missing. A repeated Commit waits for the same decision.
 func (m *Machine) commit(e Commit) {
 	r := e.Request
 	t := m.live[r.ID]
@@ -90,8 +90,8 @@ func (m *Machine) voted(e Voted) {
 	m.arm(t)
 }
 
-// takeVote notes one vote. Yes counts only with the identity that the resource was registered with: a
-// client's Yes without evidence is no proof, and its resource is asked. A branch votes once.
+// takeVote notes one vote. Yes counts only with the identity that the resource was registered with:
+// a client's Yes without evidence is no proof, and its resource is asked. A branch votes once.
 func (m *Machine) takeVote(t *transaction, v txn.BranchVote, fromClient bool) {
 	b := t.branch(v.Branch)
 	if b.state != txn.BranchEnlisted {
@@ -110,12 +110,18 @@ func (m *Machine) takeVote(t *transaction, v txn.BranchVote, fromClient bool) {
 			return
 		case v.Evidence.Identity != r.Identity:
 			m.abort(t, abortReason{txn.CauseIdentity, fmt.Sprintf(
-				"the branch was prepared at %s, and %s is registered", v.Evidence.Identity, r.Identity), r.Name, ""})
+				"the branch was prepared at %s, and %s is registered",
+				v.Evidence.Identity,
+				r.Identity,
+			), r.Name, ""})
 			return
 		case v.Evidence.Timeline < r.seen.Timeline:
 			m.abort(t, abortReason{txn.CauseIdentity, fmt.Sprintf(
-				"the branch was prepared on timeline %d, and the resource has been seen on %d: an old primary",
-				v.Evidence.Timeline, r.seen.Timeline), r.Name, ""})
+				"the branch was prepared on timeline %d, and the resource has been seen on %d: "+
+					"an old primary",
+				v.Evidence.Timeline,
+				r.seen.Timeline,
+			), r.Name, ""})
 			return
 		}
 		r.seen = later(r.seen, v.Evidence.Position)
@@ -140,9 +146,9 @@ func (m *Machine) askVotes(t *transaction) {
 	}
 }
 
-// decide hands the decision to the log once every branch has voted. From here until the record is durable
-// the transaction is DECIDING: the append may reach the disk whatever happens to this process, so nothing
-// may call it off.
+// decide hands the decision to the log once every branch has voted. From here until the record is
+// durable the transaction is DECIDING: the append may reach the disk whatever happens to this
+// process, so nothing may call it off.
 func (m *Machine) decide(t *transaction) {
 	if t.state != txn.StatePreparing {
 		return
@@ -153,7 +159,10 @@ func (m *Machine) decide(t *transaction) {
 		case txn.BranchEnlisted:
 			return
 		case txn.BranchPrepared:
-			c.Branches = append(c.Branches, CommitBranch{Branch: b.no, RM: b.rm, Evidence: b.evidence})
+			c.Branches = append(
+				c.Branches,
+				CommitBranch{Branch: b.no, RM: b.rm, Evidence: b.evidence},
+			)
 		}
 	}
 	t.plan = txn.PlanClassic
@@ -201,7 +210,12 @@ func (m *Machine) resume(d *Decided) {
 	}
 	for _, c := range d.Commit.Branches {
 		t.grow(c.Branch)
-		*t.branch(c.Branch) = branch{no: c.Branch, rm: c.RM, state: txn.BranchPrepared, evidence: c.Evidence}
+		*t.branch(c.Branch) = branch{
+			no:       c.Branch,
+			rm:       c.RM,
+			state:    txn.BranchPrepared,
+			evidence: c.Evidence,
+		}
 	}
 	for _, h := range d.Heuristics {
 		t.grow(h.Branch)
@@ -214,8 +228,8 @@ func (m *Machine) resume(d *Decided) {
 	m.settle(t)
 }
 
-// grow makes room for branch no. Branches that the record does not list had nothing to commit; they keep
-// the RM zero, because the log does not say whose they were.
+// grow makes room for branch no. Branches that the record does not list had nothing to commit; they
+// keep the RM zero, because the log does not say whose they were.
 func (t *transaction) grow(no txn.BranchNo) {
 	for len(t.branches) < int(no) {
 		t.branches = append(t.branches,

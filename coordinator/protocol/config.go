@@ -6,17 +6,19 @@ const second = Instant(1e9)
 
 // Config holds the limits and times of a Machine.
 type Config struct {
-	// DefaultTimeout and MaxTimeout bound the undecided life of a transaction. Default to 30 s and 1 h.
+	// DefaultTimeout and MaxTimeout bound the undecided life of a transaction. Default to 30 s and
+	// 1 h.
 	DefaultTimeout, MaxTimeout Instant
 	// VoteTimeout bounds the time from Commit to the last vote. Defaults to 5 s.
 	VoteTimeout Instant
-	// VoteRetry is the pause before a resource is asked again for a vote that it could not tell. Defaults to
-	// 100 ms.
+	// VoteRetry is the pause before a resource is asked again for a vote that it could not tell.
+	// Defaults to 100 ms.
 	VoteRetry Instant
-	// MaxActive bounds the transactions in memory, and those waiting for a sequence. Defaults to 100,000.
+	// MaxActive bounds the transactions in memory, and those waiting for a sequence. Defaults to
+	// 100,000.
 	MaxActive int
-	// MaxPending bounds the branches of one resource that wait for phase two: a dead resource refuses new
-	// transactions at this point and harms nobody else. Defaults to 10,000.
+	// MaxPending bounds the branches of one resource that wait for phase two: a dead resource
+	// refuses new transactions at this point and harms nobody else. Defaults to 10,000.
 	MaxPending int
 	// MaxWaiters bounds the callers that wait for one transaction. Defaults to 64.
 	MaxWaiters int
@@ -24,8 +26,8 @@ type Config struct {
 	MaxKeys int
 	// Block is the smallest number of sequences reserved at once. Defaults to 1,024.
 	Block txn.Seq
-	// Grace is how far apart two sightings of a prepared branch must be before a sweep acts on it: politeness
-	// towards branches on their way, never safety. Defaults to 2 s.
+	// Grace is how far apart two sightings of a prepared branch must be before a sweep acts on it:
+	// politeness towards branches on their way, never safety. Defaults to 2 s.
 	Grace Instant
 	// Retention is how long an outcome stays answerable at least. Defaults to 24 h.
 	Retention Instant

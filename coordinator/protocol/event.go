@@ -2,8 +2,8 @@ package protocol
 
 import "github.com/gavel-tx/gavel/txn"
 
-// Instant is a point on the driver's monotonic clock, in nanoseconds. The machine never reads a clock; it
-// is told.
+// Instant is a point on the driver's monotonic clock, in nanoseconds. The machine never reads a
+// clock; it is told.
 type Instant int64
 
 // ReqID ties a Reply to the event that asked. The driver chooses it; zero means that nobody waits.
@@ -15,8 +15,8 @@ type Event interface{ isEvent() }
 // Tick moves the clock. Deadlines, waiting bounds and retention happen only here.
 type Tick struct{ Now Instant }
 
-// Register makes a resource known, with the identity that it showed. Accept takes a changed identity or
-// a position that went backwards, by an operator's word.
+// Register makes a resource known, with the identity that it showed. Accept takes a changed
+// identity or a position that went backwards, by an operator's word.
 type Register struct {
 	Req      ReqID
 	Name     string
@@ -45,8 +45,8 @@ type Rollback struct {
 	Reason string
 }
 
-// Ask asks what became of a transaction. It is the linearizable read: its answer is from the state at
-// the moment of the event.
+// Ask asks what became of a transaction. It is the linearizable read: its answer is from the state
+// at the moment of the event.
 type Ask struct {
 	Req ReqID
 	ID  txn.ID
@@ -67,16 +67,18 @@ type Finished struct {
 	Reason   string
 }
 
-// Swept is a complete listing of one resource. The listing was taken before this event, so whatever it
-// shows was true before the state that the machine now judges it by.
+// Swept is a complete listing of one resource. The listing was taken before this event, so whatever
+// it shows was true before the state that the machine now judges it by.
 type Swept struct {
 	RM       RM
 	Identity txn.Identity
 	Position txn.Position
-	// Floor is what Seen said when the listing was asked for: the history must not have gone below it.
+	// Floor is what Seen said when the listing was asked for: the history must not have gone below
+	// it.
 	Floor txn.Position
 	Names []SweptName
-	// Partial says that the list was cut; it then proves the presence of names but not their absence.
+	// Partial says that the list was cut; it then proves the presence of names but not their
+	// absence.
 	Partial bool
 }
 
@@ -121,10 +123,11 @@ const (
 
 func (a Act) String() string { return [...]string{"PREPARE", "COMMIT", "ROLLBACK"}[a] }
 
-// Ready is what the machine wants done, in the order of each slice. The driver takes it after each event,
-// or after several.
+// Ready is what the machine wants done, in the order of each slice. The driver takes it after each
+// event, or after several.
 type Ready struct {
-	// Appends go to the log, in this order; their effects come out when Persisted says that they are durable.
+	// Appends go to the log, in this order; their effects come out when Persisted says that they
+	// are durable.
 	Appends []Append
 	// Messages go to resources. A lost message is asked for again by a later event.
 	Messages []Message
@@ -132,15 +135,17 @@ type Ready struct {
 	Notes    []Note
 }
 
-// Append is one record for the log. A forced one is waited for by somebody; a lazy one may ride along.
+// Append is one record for the log. A forced one is waited for by somebody; a lazy one may ride
+// along.
 type Append struct {
 	Index  uint64
 	Record Record
 	Forced bool
 }
 
-// Message asks one resource about one branch. The driver repeats a Commit message until its resource has
-// proven an end (StandingCommitted, StandingRolledBack, StandingGone), and hands every answer back.
+// Message asks one resource about one branch. The driver repeats a Commit message until its
+// resource has proven an end (StandingCommitted, StandingRolledBack, StandingGone), and hands every
+// answer back.
 type Message struct {
 	Act      Act
 	RM       RM

@@ -23,18 +23,20 @@ func (m *Machine) finished(e Finished) {
 	}
 }
 
-// finishedStray takes the answer about a branch that a sweep acted upon after its transaction was over.
+// finishedStray takes the answer about a branch that a sweep acted upon after its transaction was
+// over.
 func (m *Machine) finishedStray(e Finished) {
 	ok := e.Act == ActCommit && e.Standing == txn.StandingCommitted ||
-		e.Act == ActRollback && (e.Standing == txn.StandingRolledBack || e.Standing == txn.StandingGone)
+		e.Act == ActRollback &&
+			(e.Standing == txn.StandingRolledBack || e.Standing == txn.StandingGone)
 	if !ok && e.Standing != txn.StandingUnknown {
 		m.note(Note{Kind: NoteAlarm, ID: e.ID, Name: txn.NameOf(e.ID, e.Branch),
 			Reason: fmt.Sprintf("%s of an orphan found it %s: %s", e.Act, e.Standing, e.Reason)})
 	}
 }
 
-// commitFinished judges what a resource says about a branch whose commit is durable. "It does not exist" is
-// not an answer: only proof acknowledges.
+// commitFinished judges what a resource says about a branch whose commit is durable. "It does not
+// exist" is not an answer: only proof acknowledges.
 func (m *Machine) commitFinished(t *transaction, b *branch, e Finished) {
 	if b.state != txn.BranchPrepared || b.forced {
 		return
@@ -61,8 +63,8 @@ func (m *Machine) commitFinished(t *transaction, b *branch, e Finished) {
 	}
 }
 
-// rollbackFinished takes what became of a branch of an aborted transaction. Whatever is not proven gone is
-// left to the sweep, which needs no memory of the transaction: no record means abort.
+// rollbackFinished takes what became of a branch of an aborted transaction. Whatever is not proven
+// gone is left to the sweep, which needs no memory of the transaction: no record means abort.
 func (m *Machine) rollbackFinished(t *transaction, b *branch, e Finished) {
 	if b.forced || b.state != txn.BranchEnlisted && b.state != txn.BranchPrepared {
 		return
@@ -76,10 +78,14 @@ func (m *Machine) rollbackFinished(t *transaction, b *branch, e Finished) {
 	m.settle(t)
 }
 
-// contradiction records, durably and before anybody hears of it, that a branch did not follow the decision.
+// contradiction records, durably and before anybody hears of it, that a branch did not follow the
+// decision.
 func (m *Machine) contradiction(t *transaction, b *branch, what txn.BranchState, reason string) {
 	b.forced = true
-	m.append(HeuristicRecord{ID: t.id, Branch: b.no, RM: b.rm, What: what, Reason: clip(reason)}, true)
+	m.append(
+		HeuristicRecord{ID: t.id, Branch: b.no, RM: b.rm, What: what, Reason: clip(reason)},
+		true,
+	)
 }
 
 func (m *Machine) heuristicDurable(r HeuristicRecord) {
@@ -94,10 +100,12 @@ func (m *Machine) heuristicDurable(r HeuristicRecord) {
 	m.settle(t)
 }
 
-// settle ends the transaction when every branch has reached its end, and tells those who wait what may be
-// told. A heuristic branch keeps it in memory, and in the log, until a person has dealt with it.
+// settle ends the transaction when every branch has reached its end, and tells those who wait what
+// may be told. A heuristic branch keeps it in memory, and in the log, until a person has dealt with
+// it.
 func (m *Machine) settle(t *transaction) {
-	if t.settled() && (t.decided() || t.state == txn.StateRollingBack) && t.state != txn.StateHeuristic {
+	if t.settled() && (t.decided() || t.state == txn.StateRollingBack) &&
+		t.state != txn.StateHeuristic {
 		switch {
 		case t.heuristic() != txn.OutcomeUnknown:
 			t.state = txn.StateHeuristic
@@ -109,7 +117,8 @@ func (m *Machine) settle(t *transaction) {
 			t.state = txn.StateCommitted
 			delete(m.live, t.id)
 			if t.plan == txn.PlanNone {
-				// Nothing was written and nothing was logged: its outcome is kept for those who ask soon.
+				// Nothing was written and nothing was logged: its outcome is kept for those who ask
+				// soon.
 				m.recent.add(*m.result(t))
 			} else {
 				m.ended = append(m.ended, t.id)
@@ -147,8 +156,8 @@ func (m *Machine) wait(t *transaction, w waiter) {
 	t.waiters = append(t.waiters, w)
 }
 
-// abort ends an undecided transaction. It is told at once and needs no record; the branches that may be
-// prepared are told to roll back, and a sweep finds those that cannot be told.
+// abort ends an undecided transaction. It is told at once and needs no record; the branches that
+// may be prepared are told to roll back, and a sweep finds those that cannot be told.
 func (m *Machine) abort(t *transaction, why abortReason) {
 	if !t.undecided() {
 		panic(fmt.Sprintf("protocol: abort of %s in state %s", t.id, t.state))
@@ -206,9 +215,9 @@ func (m *Machine) replyKnown(req ReqID, id txn.ID) {
 	m.reply(Reply{Req: req, Err: m.unknown(id)})
 }
 
-// known is what this owner of the log may say about a transaction that does not run: committed if there is
-// a record, forgotten below the retained range, and otherwise, for a sequence that was handed out, rolled
-// back. It is nil for everything else: there "no record" proves nothing.
+// known is what this owner of the log may say about a transaction that does not run: committed if
+// there is a record, forgotten below the retained range, and otherwise, for a sequence that was
+// handed out, rolled back. It is nil for everything else: there "no record" proves nothing.
 func (m *Machine) known(id txn.ID) *txn.Result {
 	if t := m.live[id]; t != nil {
 		return m.result(t)
@@ -219,7 +228,12 @@ func (m *Machine) known(id txn.ID) *txn.Result {
 	case id.Seq() < m.state.Low:
 		return &txn.Result{ID: id, Outcome: txn.OutcomeForgotten}
 	case m.state.Committed(id):
-		return &txn.Result{ID: id, State: txn.StateCommitted, Outcome: txn.OutcomeCommitted, Plan: txn.PlanClassic}
+		return &txn.Result{
+			ID:      id,
+			State:   txn.StateCommitted,
+			Outcome: txn.OutcomeCommitted,
+			Plan:    txn.PlanClassic,
+		}
 	}
 	if r, ok := m.recent.byID[id]; ok {
 		return &r
@@ -233,12 +247,18 @@ func (m *Machine) unknown(id txn.ID) error {
 	switch {
 	case id.Log() != m.state.Log:
 		return &txn.Refusal{Reason: txn.ReasonForeign, Field: "transaction_id",
-			Message: fmt.Sprintf("%s belongs to log %s, and this is log %s", id, id.Log(), m.state.Log),
-			Effect:  "its outcome is not known here; ask the coordinator that began it"}
+			Message: fmt.Sprintf(
+				"%s belongs to log %s, and this is log %s",
+				id,
+				id.Log(),
+				m.state.Log,
+			),
+			Effect: "its outcome is not known here; ask the coordinator that began it"}
 	case id.Seq() >= m.state.High:
 		return &txn.Refusal{Reason: txn.ReasonRegression, Field: "transaction_id",
 			Message: fmt.Sprintf("%s lies beyond everything that this log has handed out", id),
-			Effect:  "its outcome is not known here: this log may be an older copy, and nothing was done"}
+			Effect: "its outcome is not known here: this log may be an older copy, " +
+				"and nothing was done"}
 	}
 	return &txn.Refusal{Reason: txn.ReasonNotFound, Field: "transaction_id",
 		Message: fmt.Sprintf("%s was never begun", id)}
@@ -253,7 +273,8 @@ func (m *Machine) notRunning(id txn.ID, act string) error {
 	case r.Outcome == txn.OutcomeForgotten:
 		return &txn.Refusal{Reason: txn.ReasonForgotten, Field: "transaction_id",
 			Message: fmt.Sprintf("cannot %s %s: its outcome is older than the retention", act, id)}
-	case r.Outcome == txn.OutcomeRolledBack || r.State == txn.StateActive || r.State == txn.StatePreparing:
+	case r.Outcome == txn.OutcomeRolledBack, r.State == txn.StateActive,
+		r.State == txn.StatePreparing:
 		return &txn.Refusal{Reason: txn.ReasonRolledBack, Field: "transaction_id",
 			Message: fmt.Sprintf("cannot %s %s: it is over or its time is up", act, id),
 			Effect:  "it was or is being rolled back, and none of its changes remain"}

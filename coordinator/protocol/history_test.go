@@ -14,8 +14,9 @@ import (
 
 const testLog txn.LogID = 0xabc
 
-// TestHistories runs the files of testdata/histories: each is a story, step by step, with everything that the
-// machine wants done after each step. `go test -run Histories -rewrite` writes what happens into them.
+// TestHistories runs the files of testdata/histories: each is a story, step by step, with
+// everything that the machine wants done after each step. `go test -run Histories -rewrite` writes
+// what happens into them.
 func TestHistories(t *testing.T) {
 	datadriven.Walk(t, "testdata/histories", func(t *testing.T, path string) {
 		h := &history{t: t}
@@ -43,7 +44,10 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 		return h.crash(d)
 	case "resource":
 		h.m.Step(Register{Req: h.nextReq(), Name: h.arg(d, "name"), Kind: "test",
-			Identity: h.identity(d, h.arg(d, "name")), Position: h.position(d), Accept: d.HasArg("accept")})
+			Identity: h.identity(
+				d,
+				h.arg(d, "name"),
+			), Position: h.position(d), Accept: d.HasArg("accept")})
 	case "begin":
 		h.m.Step(Begin{Req: h.nextReq(), Request: h.beginRequest(d)})
 	case "commit":
@@ -104,8 +108,8 @@ func (h *history) start(d *datadriven.TestData) string {
 	return ""
 }
 
-// crash loses everything that is not durable, and starts the next epoch. With "keep" the appends that
-// nobody had heard of yet turn out to be on the disk.
+// crash loses everything that is not durable, and starts the next epoch. With "keep" the appends
+// that nobody had heard of yet turn out to be on the disk.
 func (h *history) crash(d *datadriven.TestData) string {
 	if d.HasArg("keep") {
 		for _, a := range h.pending {
@@ -176,7 +180,11 @@ func (h *history) position(d *datadriven.TestData) txn.Position {
 }
 
 func (h *history) beginRequest(d *datadriven.TestData) txn.BeginRequest {
-	r := txn.BeginRequest{Label: h.arg(d, "label"), Key: h.arg(d, "key"), Body: []byte(h.arg(d, "body"))}
+	r := txn.BeginRequest{
+		Label: h.arg(d, "label"),
+		Key:   h.arg(d, "key"),
+		Body:  []byte(h.arg(d, "body")),
+	}
 	if d.HasArg("seq") {
 		r.ID = h.id(d)
 	}
@@ -248,7 +256,11 @@ func (h *history) votes(d *datadriven.TestData) []txn.BranchVote {
 }
 
 func (h *history) answer(d *datadriven.TestData) Finished {
-	f := Finished{ID: h.id(d), Branch: txn.BranchNo(h.num(d, "branch", 1)), Reason: h.arg(d, "reason")}
+	f := Finished{
+		ID:     h.id(d),
+		Branch: txn.BranchNo(h.num(d, "branch", 1)),
+		Reason: h.arg(d, "reason"),
+	}
 	switch h.arg(d, "act") {
 	case "commit":
 		f.Act = ActCommit
@@ -273,7 +285,10 @@ func (h *history) listing(d *datadriven.TestData) Swept {
 		f := strings.Fields(line)
 		seq, _ := strconv.ParseUint(f[0], 10, 64)
 		branch, _ := strconv.ParseUint(f[1], 10, 16)
-		n := SweptName{Ours: true, Name: txn.Name{Log: testLog, Seq: txn.Seq(seq), Branch: txn.BranchNo(branch)}}
+		n := SweptName{
+			Ours: true,
+			Name: txn.Name{Log: testLog, Seq: txn.Seq(seq), Branch: txn.BranchNo(branch)},
+		}
 		for _, opt := range f[2:] {
 			if key, val, _ := strings.Cut(opt, "="); key == "log" {
 				v, _ := strconv.ParseUint(val, 10, 64)
@@ -316,7 +331,8 @@ func describe(r Record) string {
 	case RangeRecord:
 		return fmt.Sprintf("RANGE [%d, %d)", r.Low, r.High)
 	case ResourceRecord:
-		return fmt.Sprintf("RESOURCE %d %s %s timeline %d", r.RM, r.Name, r.Identity, r.Position.Timeline)
+		return fmt.Sprintf("RESOURCE %d %s %s timeline %d",
+			r.RM, r.Name, r.Identity, r.Position.Timeline)
 	case CommitRecord:
 		var branches []string
 		for _, b := range r.Branches {

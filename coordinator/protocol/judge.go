@@ -51,30 +51,29 @@ const (
 	VerdictHazard
 )
 
-// Judge is the recovery table. The first row that matches decides. The same function serves the running
-// coordinator, its restart and the recovery tool.
+// Judge is the recovery table. The first row that matches decides. The same function serves the
+// running coordinator, its restart and the recovery tool.
 //
-//	@T  any                          HELD: another identity, history went backwards  leave, alarm
-//	@S  any                          UNKNOWN: unreachable, standby, not configured   leave, ask again
-//	@H  foreign log                  anything                                        leave, report
-//	@H  any                          FOREIGN: an owner or database not ours          leave, report
-//	@I  never handed out             anything                                        leave, alarm: LOG_REGRESSION
-//	@J  forgotten                    anything                                        leave, report
-//	@F  live or deciding             anything                                        leave
-//	@L  commit, branch not listed    prepared                                        leave, alarm: reused sequence
-//	@A  commit, branch listed        prepared                                        commit
-//	@B  commit                       committed, by proof                             acknowledge
-//	@C  commit                       rolled back, by proof                           heuristic rollback
-//	@D  commit                       gone, nothing proves how                        heuristic hazard
-//	@K  commit and end               prepared again (a failover brought it back)     commit again, alarm
-//	@E  nothing, earlier epoch       prepared                                        roll back: presumed abort
-//	@G  nothing or abort, this epoch prepared, not live (a late PREPARE)             roll back
-//	@V  nothing, or commit and end   not prepared                                    nothing to do
+//	    the log says             the resource shows           so
+//	@T  anything                 HELD (other server, old)     leave, alarm
+//	@S  anything                 UNKNOWN (cannot be asked)    leave, ask again
+//	@H  another log's            anything                     leave, report
+//	@H  anything                 FOREIGN (owner, database)    leave, report
+//	@I  never handed out         anything                     leave, alarm: LOG_REGRESSION
+//	@J  forgotten                anything                     leave, report
+//	@F  live or deciding         anything                     leave
+//	@L  commit, does not list it PREPARED                     leave, alarm: reused sequence
+//	@A  commit                   PREPARED                     commit
+//	@B  commit                   COMMITTED, by proof          acknowledge
+//	@C  commit                   ROLLED_BACK, by proof        heuristic rollback
+//	@D  commit                   GONE, nothing proves how     heuristic hazard
+//	@K  commit and end           PREPARED (failed over)       commit again, alarm
+//	@E  nothing, earlier epoch   PREPARED                     roll back: presumed abort
+//	@G  nothing, this epoch      PREPARED (a late PREPARE)    roll back
+//	@V  nothing, or end          not prepared                 nothing to do
 //
 // Not here: @M to @R belong to plans that log an intent, a one-phase record or a marker; @U, a log
 // that is damaged before its tail, refuses to open and so never comes to a judgement.
-//
-//tidy:table one row of the table for each case
 func Judge(f Facts) (Label, Verdict) {
 	prepared := f.Standing == txn.StandingPrepared
 	switch {
@@ -155,13 +154,15 @@ func (l Label) Alarming() bool {
 }
 
 func (v Verdict) String() string {
-	return [...]string{"leave", "commit", "roll back", "acknowledge", "heuristic rollback", "hazard"}[v]
+	return [...]string{
+		"leave", "commit", "roll back", "acknowledge", "heuristic rollback", "hazard",
+	}[v]
 }
 
 func (l Label) String() string { return "@" + string(rune(l)) }
 
-// Says is what the durable log alone says about a name. Next is the first sequence not handed out: for a
-// log that nobody runs, High.
+// Says is what the durable log alone says about a name. Next is the first sequence not handed out:
+// for a log that nobody runs, High.
 func (s *State) Says(n txn.Name, next txn.Seq) (says Says, listed bool) {
 	id := n.ID()
 	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset {

@@ -13,34 +13,44 @@ func TestJudge(t *testing.T) {
 		committed  = txn.StandingCommitted
 		rolledBack = txn.StandingRolledBack
 		gone       = txn.StandingGone
+		held       = txn.StandingHeld
+		foreign    = txn.StandingForeign
 	)
+	const (
+		undone   = VerdictHeuristicRollback
+		rollBack = VerdictRollback
+		leave    = VerdictLeave
+	)
+	facts := func(says Says, standing txn.Standing, listed, older bool) Facts {
+		return Facts{Says: says, Standing: standing, Listed: listed, Older: older}
+	}
 	for _, c := range []struct {
 		name    string
 		facts   Facts
 		label   Label
 		verdict Verdict
 	}{
-		{"decided, prepared", Facts{Says: SaysCommit, Standing: prepared, Listed: true}, 'A', VerdictCommit},
-		{"decided, proven committed", Facts{Says: SaysCommit, Standing: committed, Listed: true}, 'B', VerdictAcknowledge},
-		{"decided, proven rolled back", Facts{Says: SaysCommit, Standing: rolledBack, Listed: true}, 'C', VerdictHeuristicRollback},
-		{"decided, gone without proof", Facts{Says: SaysCommit, Standing: gone, Listed: true}, 'D', VerdictHazard},
-		{"no record, earlier epoch", Facts{Standing: prepared, Older: true}, 'E', VerdictRollback},
-		{"aborting, earlier epoch", Facts{Says: SaysAborting, Standing: prepared, Older: true}, 'E', VerdictRollback},
-		{"live", Facts{Says: SaysLive, Standing: prepared}, 'F', VerdictLeave},
-		{"no record, this epoch", Facts{Standing: prepared}, 'G', VerdictRollback},
-		{"aborting", Facts{Says: SaysAborting, Standing: prepared}, 'G', VerdictRollback},
-		{"another log", Facts{Says: SaysForeign, Standing: prepared}, 'H', VerdictLeave},
-		{"decided, not ours to finish", Facts{Says: SaysCommit, Standing: txn.StandingForeign, Listed: true}, 'H', VerdictLeave},
-		{"no record, not ours to finish", Facts{Standing: txn.StandingForeign, Older: true}, 'H', VerdictLeave},
-		{"never handed out", Facts{Says: SaysNever, Standing: prepared}, 'I', VerdictLeave},
-		{"forgotten", Facts{Says: SaysForgotten, Standing: prepared, Older: true}, 'J', VerdictLeave},
-		{"ended, prepared again", Facts{Says: SaysEnded, Standing: prepared}, 'K', VerdictCommit},
-		{"decided without this branch", Facts{Says: SaysCommit, Standing: prepared}, 'L', VerdictLeave},
-		{"unreachable", Facts{Says: SaysCommit, Listed: true}, 'S', VerdictLeave},
-		{"unreachable, no record", Facts{Older: true}, 'S', VerdictLeave},
-		{"another server", Facts{Says: SaysCommit, Standing: txn.StandingHeld, Listed: true}, 'T', VerdictLeave},
-		{"another server, no record", Facts{Standing: txn.StandingHeld, Older: true}, 'T', VerdictLeave},
-		{"over and gone", Facts{Standing: gone}, 'V', VerdictLeave},
+		{"decided, prepared", facts(SaysCommit, prepared, true, false), 'A', VerdictCommit},
+		{"decided, committed", facts(SaysCommit, committed, true, false), 'B', VerdictAcknowledge},
+		{"decided, rolled back", facts(SaysCommit, rolledBack, true, false), 'C', undone},
+		{"decided, gone", facts(SaysCommit, gone, true, false), 'D', VerdictHazard},
+		{"no record, earlier epoch", facts(SaysNothing, prepared, false, true), 'E', rollBack},
+		{"aborting, earlier epoch", facts(SaysAborting, prepared, false, true), 'E', rollBack},
+		{"live", facts(SaysLive, prepared, false, false), 'F', leave},
+		{"no record, this epoch", facts(SaysNothing, prepared, false, false), 'G', rollBack},
+		{"aborting", facts(SaysAborting, prepared, false, false), 'G', rollBack},
+		{"another log", facts(SaysForeign, prepared, false, false), 'H', leave},
+		{"decided, not ours", facts(SaysCommit, foreign, true, false), 'H', leave},
+		{"no record, not ours", facts(SaysNothing, foreign, false, true), 'H', leave},
+		{"never handed out", facts(SaysNever, prepared, false, false), 'I', leave},
+		{"forgotten", facts(SaysForgotten, prepared, false, true), 'J', leave},
+		{"ended, prepared again", facts(SaysEnded, prepared, false, false), 'K', VerdictCommit},
+		{"decided without it", facts(SaysCommit, prepared, false, false), 'L', leave},
+		{"unreachable", facts(SaysCommit, txn.StandingUnknown, true, false), 'S', leave},
+		{"unreachable, no record", facts(SaysNothing, txn.StandingUnknown, false, true), 'S', leave},
+		{"another server", facts(SaysCommit, held, true, false), 'T', leave},
+		{"another server, no record", facts(SaysNothing, held, false, true), 'T', leave},
+		{"over and gone", facts(SaysNothing, gone, false, false), 'V', leave},
 	} {
 		label, verdict := Judge(c.facts)
 		if label != c.label || verdict != c.verdict {
@@ -52,18 +62,21 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestJudgeNeverGuesses goes through every combination: a branch is rolled back only where no record can
-// mean abort, and acknowledged only by proof.
+// TestJudgeNeverGuesses goes through every combination: a branch is rolled back only where no
+// record can mean abort, and acknowledged only by proof.
 func TestJudgeNeverGuesses(t *testing.T) {
+	const prepared = txn.StandingPrepared
 	for says := SaysNothing; says <= SaysAborting; says++ {
 		for standing := txn.StandingUnknown; standing <= txn.StandingForeign; standing++ {
 			for i := range 4 {
 				f := Facts{Says: says, Standing: standing, Listed: i&1 == 1, Older: i&2 == 2}
 				_, v := Judge(f)
-				if v == VerdictRollback && (says != SaysNothing && says != SaysAborting || standing != txn.StandingPrepared) {
+				unrecorded := says == SaysNothing || says == SaysAborting
+				if v == VerdictRollback && !(unrecorded && standing == prepared) {
 					t.Errorf("%+v is rolled back", f)
 				}
-				if v == VerdictCommit && (standing != txn.StandingPrepared || says != SaysEnded && !(says == SaysCommit && f.Listed)) {
+				decided := says == SaysEnded || says == SaysCommit && f.Listed
+				if v == VerdictCommit && !(decided && standing == prepared) {
 					t.Errorf("%+v is committed", f)
 				}
 				if v == VerdictAcknowledge && standing != txn.StandingCommitted {

@@ -7,23 +7,23 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// Machine is one epoch of a coordinator: the durable state, and the transactions that run. It is not safe
-// for concurrent use; one event loop owns it.
+// Machine is one epoch of a coordinator: the durable state, and the transactions that run. It is
+// not safe for concurrent use; one event loop owns it.
 type Machine struct {
 	cfg   Config
 	state *State
 	now   Instant
 	ready Ready
 
-	// The log. inflight holds every append that is not yet known to be durable, oldest first; their effects
-	// exist only in persisted.
+	// The log. inflight holds every append that is not yet known to be durable, oldest first; their
+	// effects exist only in persisted.
 	index    uint64
 	inflight []Append
 	room     bool
 	draining bool
 
-	// Sequences. first is this epoch's first; [next, state.High) may be handed out. reserving is the High of
-	// a RangeRecord in flight.
+	// Sequences. first is this epoch's first; [next, state.High) may be handed out. reserving is
+	// the High of a RangeRecord in flight.
 	first, next, reserving txn.Seq
 	parked                 []Begin
 
@@ -56,6 +56,8 @@ type resource struct {
 	suspects map[txn.Name]Instant
 	// held: its last listing came from somewhere else, and that has been told.
 	held bool
+	// swept counts its listings; todo is how many names the last one had a verdict for.
+	swept, todo int
 	// cleanBelow: the last complete sweep showed no branch of a sequence below it.
 	cleanBelow txn.Seq
 }
@@ -66,8 +68,8 @@ type mark struct {
 	seq txn.Seq
 }
 
-// New makes the machine of an epoch from what the log says. Its first Ready takes up every commit without
-// an end, and reserves sequences; what has no record is, from now on, rolled back.
+// New makes the machine of an epoch from what the log says. Its first Ready takes up every commit
+// without an end, and reserves sequences; what has no record is, from now on, rolled back.
 func New(state *State, cfg Config, now Instant) *Machine {
 	m := &Machine{
 		cfg: cfg.WithDefaults(), state: state, now: now, room: true,
@@ -86,7 +88,12 @@ func New(state *State, cfg Config, now Instant) *Machine {
 }
 
 func (m *Machine) addResource(r ResourceRecord) *resource {
-	res := &resource{ResourceRecord: r, seen: r.Position, suspects: map[txn.Name]Instant{}, cleanBelow: m.state.Low}
+	res := &resource{
+		ResourceRecord: r,
+		seen:           r.Position,
+		suspects:       map[txn.Name]Instant{},
+		cleanBelow:     m.state.Low,
+	}
 	m.resources = append(m.resources, res)
 	m.byName[r.Name] = res
 	return res
@@ -160,6 +167,24 @@ func (m *Machine) Registered(name string) bool {
 	return r != nil && r.durable
 }
 
+// Unsettled says what there is still to do at a resource, or nothing.
+func (m *Machine) Unsettled(name string) string {
+	r := m.byName[name]
+	switch {
+	case r == nil || !r.durable:
+		return "it is not registered"
+	case r.held:
+		return "it is another database, or its history went backwards"
+	case r.swept == 0:
+		return "it has not been listed"
+	case r.pending > 0:
+		return fmt.Sprintf("%d branches wait for phase two", r.pending)
+	case r.todo > 0:
+		return fmt.Sprintf("%d orphans are to be finished", r.todo)
+	}
+	return ""
+}
+
 // Next is the first sequence that has not been handed out.
 func (m *Machine) Next() txn.Seq { return m.next }
 
@@ -205,7 +230,8 @@ func (m *Machine) persisted(index uint64) {
 	}
 }
 
-// reserve asks for the next block of sequences. Nobody waits for it unless the last block is used up.
+// reserve asks for the next block of sequences. Nobody waits for it unless the last block is used
+// up.
 func (m *Machine) reserve() {
 	if m.reserving != 0 {
 		return
@@ -214,8 +240,9 @@ func (m *Machine) reserve() {
 	m.append(RangeRecord{Low: m.state.Low, High: m.reserving}, true)
 }
 
-// blockSize is about a second of use: as many sequences as were handed out since the last retention mark
-// would be too much after an idle hour, so it follows the parked and running transactions instead.
+// blockSize is about a second of use: as many sequences as were handed out since the last retention
+// mark would be too much after an idle hour, so it follows the parked and running transactions
+// instead.
 func (m *Machine) blockSize() txn.Seq {
 	return max(m.cfg.Block, txn.Seq(2*(m.active+len(m.parked))))
 }
@@ -252,7 +279,8 @@ func (m *Machine) register(e Register) {
 	case before(e.Position, r.seen) && !e.Accept:
 		m.reply(Reply{Req: e.Req, Err: wentBack(r, e.Position)})
 		return
-	case r.Identity == e.Identity && r.durable && r.Kind == e.Kind && e.Position.Timeline == r.Position.Timeline:
+	case r.durable && r.Identity == e.Identity && r.Kind == e.Kind &&
+		e.Position.Timeline == r.Position.Timeline:
 		m.reply(Reply{Req: e.Req})
 		return
 	}
@@ -281,16 +309,27 @@ func (m *Machine) resourceDurable(rec ResourceRecord) {
 func identityChanged(r *resource, now txn.Identity) error {
 	return &txn.Refusal{
 		Reason: txn.Reason(txn.CauseIdentity), Field: "resource " + r.Name,
-		Message: fmt.Sprintf("its address leads to %s, and %s is registered under this name", now, r.Identity),
-		Effect:  "nothing was changed; if the database was replaced on purpose, accept the new identity",
+		Message: fmt.Sprintf(
+			"its address leads to %s, and %s is registered under this name",
+			now,
+			r.Identity,
+		),
+		Effect: "nothing was changed; if the database was replaced on purpose, " +
+			"accept the new identity",
 	}
 }
 
 func wentBack(r *resource, now txn.Position) error {
 	return &txn.Refusal{
 		Reason: txn.Reason(txn.CauseIdentity), Field: "resource " + r.Name,
-		Message: fmt.Sprintf("its history went backwards, from timeline %d position %X to timeline %d position %X: "+
-			"a restored backup or an old primary", r.seen.Timeline, r.seen.LSN, now.Timeline, now.LSN),
+		Message: fmt.Sprintf(
+			"its history went backwards, from timeline %d position %X to timeline %d position %X: "+
+				"a restored backup or an old primary",
+			r.seen.Timeline,
+			r.seen.LSN,
+			now.Timeline,
+			now.LSN,
+		),
 		Effect: "nothing was changed, and its prepared branches are held for an operator",
 	}
 }

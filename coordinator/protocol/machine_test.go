@@ -11,7 +11,13 @@ func newTestMachine(t *testing.T, cfg Config) (*Machine, *history) {
 	t.Helper()
 	h := &history{t: t, m: New(NewState(testLog), cfg, 0)}
 	for i, name := range []string{"a", "b"} {
-		h.m.Step(Register{Name: name, Kind: "test", Identity: txn.Identity{System: uint64(i + 1), Database: 7}})
+		h.m.Step(
+			Register{
+				Name:     name,
+				Kind:     "test",
+				Identity: txn.Identity{System: uint64(i + 1), Database: 7},
+			},
+		)
 	}
 	h.ready()
 	h.persist()
@@ -42,12 +48,14 @@ func TestBeginAndAbortAppendNothing(t *testing.T) {
 	}
 }
 
-// TestDecidingCannotBeAborted: between the append of a commit and its durability no deadline and no client
-// may call it off, and nobody hears an outcome.
+// TestDecidingCannotBeAborted: between the append of a commit and its durability no deadline and no
+// client may call it off, and nobody hears an outcome.
 func TestDecidingCannotBeAborted(t *testing.T) {
 	m, _ := newTestMachine(t, Config{})
 	id := begin(m, "a", "b")
-	m.Step(Commit{Req: 2, Request: txn.CommitRequest{ID: id, Votes: []txn.BranchVote{yes(1), yes(2)}}})
+	m.Step(
+		Commit{Req: 2, Request: txn.CommitRequest{ID: id, Votes: []txn.BranchVote{yes(1), yes(2)}}},
+	)
 	m.Ready()
 	m.Step(Tick{Now: 1 << 50})
 	m.Step(Rollback{Req: 3, ID: id})
@@ -59,7 +67,8 @@ func TestDecidingCannotBeAborted(t *testing.T) {
 	}
 }
 
-// TestNothingLeavesBeforePersisted: messages and replies that tell a commit come out of Persisted alone.
+// TestNothingLeavesBeforePersisted: messages and replies that tell a commit come out of Persisted
+// alone.
 func TestNothingLeavesBeforePersisted(t *testing.T) {
 	m, _ := newTestMachine(t, Config{})
 	id := begin(m, "a", "b")
@@ -71,7 +80,8 @@ func TestNothingLeavesBeforePersisted(t *testing.T) {
 	}
 	m.Step(Persisted{Index: r.Appends[0].Index})
 	r = m.Ready()
-	if len(r.Messages) != 2 || len(r.Replies) != 1 || r.Replies[0].Result.Outcome != txn.OutcomeCommitted {
+	if len(r.Messages) != 2 || len(r.Replies) != 1 ||
+		r.Replies[0].Result.Outcome != txn.OutcomeCommitted {
 		t.Fatalf("after: %+v", r)
 	}
 }
@@ -106,7 +116,8 @@ func TestManyEndsShareRecords(t *testing.T) {
 		m.Step(Finished{ID: id, Branch: 1, Act: ActCommit, Standing: txn.StandingCommitted})
 	}
 	r := m.Ready()
-	if len(r.Appends) != 2 || len(r.Appends[0].Record.(EndRecord).IDs) != maxEnds || r.Appends[0].Forced {
+	if len(r.Appends) != 2 || len(r.Appends[0].Record.(EndRecord).IDs) != maxEnds ||
+		r.Appends[0].Forced {
 		t.Fatalf("%d appends", len(r.Appends))
 	}
 }

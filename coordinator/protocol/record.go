@@ -2,7 +2,8 @@ package protocol
 
 import "github.com/gavel-tx/gavel/txn"
 
-// RM numbers a registered resource within one log, from 1, so that records need not repeat its name.
+// RM numbers a registered resource within one log, from 1, so that records need not repeat its
+// name.
 type RM uint16
 
 // Record is what the log keeps. Package coordinator/record knows the bytes. The numbers of INTENT,
@@ -19,9 +20,9 @@ type OpenRecord struct {
 	Wall int64
 }
 
-// RangeRecord moves the known range [Low, High) of sequences. High is raised before a sequence below it
-// is handed out, so a restart never hands one out twice; Low is raised when outcomes below it may be
-// forgotten.
+// RangeRecord moves the known range [Low, High) of sequences. High is raised before a sequence
+// below it is handed out, so a restart never hands one out twice; Low is raised when outcomes below
+// it may be forgotten.
 type RangeRecord struct{ Low, High txn.Seq }
 
 // ResourceRecord registers a resource, or changes what is known about it. It is durable before any
@@ -34,8 +35,8 @@ type ResourceRecord struct {
 	Position txn.Position
 }
 
-// CommitRecord is the decision to commit. Its durability is the commit point. Only the branches it lists
-// are ever committed.
+// CommitRecord is the decision to commit. Its durability is the commit point. Only the branches it
+// lists are ever committed.
 type CommitRecord struct {
 	ID       txn.ID
 	Plan     txn.Plan
@@ -51,11 +52,12 @@ type CommitBranch struct {
 	Evidence txn.Evidence
 }
 
-// EndRecord says that every branch of these commits is proven finished, so that a restart need not ask.
+// EndRecord says that every branch of these commits is proven finished, so that a restart need not
+// ask.
 type EndRecord struct{ IDs []txn.ID }
 
-// HeuristicRecord says that a branch ended against the decision, or disappeared without proof. It is
-// forced before anybody is told.
+// HeuristicRecord says that a branch ended against the decision, or disappeared without proof. It
+// is forced before anybody is told.
 type HeuristicRecord struct {
 	ID     txn.ID
 	Branch txn.BranchNo
@@ -85,8 +87,8 @@ func (HeuristicRecord) isRecord() {}
 func (OutcomesRecord) isRecord()  {}
 func (KeyRecord) isRecord()       {}
 
-// Key is an idempotency key: half a SHA-256 of the key and of the body that it stands for. The zero Key
-// means that the transaction has none.
+// Key is an idempotency key: half a SHA-256 of the key and of the body that it stands for. The zero
+// Key means that the transaction has none.
 type Key struct{ Hash, Body [16]byte }
 
 // IsZero says whether there is no key.

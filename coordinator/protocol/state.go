@@ -9,18 +9,18 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// ErrContradiction is wrapped by Apply's errors: the log says two things that cannot both be true. A
-// coordinator must not run on it.
+// ErrContradiction is wrapped by Apply's errors: the log says two things that cannot both be true.
+// A coordinator must not run on it.
 var ErrContradiction = errors.New("protocol: the log contradicts itself")
 
-// State is what the log says, and nothing else: the one deterministic function of its records. A running
-// coordinator applies each record when it is durable, a restart applies the same records in the same
-// order, and the tools do too.
+// State is what the log says, and nothing else: the one deterministic function of its records. A
+// running coordinator applies each record when it is durable, a restart applies the same records in
+// the same order, and the tools do too.
 type State struct {
 	Log   txn.LogID
 	Epoch txn.Epoch
-	// Low and High bound the sequences whose outcome is known: below Low it is forgotten, at or above High
-	// it was never handed out by this log.
+	// Low and High bound the sequences whose outcome is known: below Low it is forgotten, at or
+	// above High it was never handed out by this log.
 	Low, High txn.Seq
 
 	resources []ResourceRecord       // by RM-1
@@ -30,8 +30,8 @@ type State struct {
 	keyOrder  []KeyRecord            // the same, oldest first
 }
 
-// Decided is a commit whose end is not recorded: its branches must be committed, or are a matter for an
-// operator.
+// Decided is a commit whose end is not recorded: its branches must be committed, or are a matter
+// for an operator.
 type Decided struct {
 	Commit CommitRecord
 	// Heuristics holds the recorded contradictions, at most one for each branch.
@@ -44,8 +44,8 @@ func NewState(log txn.LogID) *State {
 		committed: bitmap{first: 1}, keys: map[[16]byte]KeyRecord{}}
 }
 
-// Apply adds one record. An error means that the log contradicts itself or names what it never defined; the
-// state must then not be used.
+// Apply adds one record. An error means that the log contradicts itself or names what it never
+// defined; the state must then not be used.
 func (s *State) Apply(r Record) error {
 	switch r := r.(type) {
 	case OpenRecord:
@@ -72,7 +72,14 @@ func (s *State) Apply(r Record) error {
 
 func (s *State) applyRange(r RangeRecord) error {
 	if r.Low < s.Low || r.High < s.High || r.Low > r.High || r.High > txn.MaxSeq {
-		return fmt.Errorf("%w: range [%d, %d) after [%d, %d)", ErrContradiction, r.Low, r.High, s.Low, s.High)
+		return fmt.Errorf(
+			"%w: range [%d, %d) after [%d, %d)",
+			ErrContradiction,
+			r.Low,
+			r.High,
+			s.Low,
+			s.High,
+		)
 	}
 	s.Low, s.High = r.Low, r.High
 	s.committed.dropBelow(s.Low)
@@ -107,7 +114,13 @@ func (s *State) applyCommit(r CommitRecord) error {
 	}
 	own := r.ID.Log() == s.Log
 	if own && (r.ID.Seq() < s.Low || r.ID.Seq() >= s.High) {
-		return fmt.Errorf("%w: commit of %s outside [%d, %d)", ErrContradiction, r.ID, s.Low, s.High)
+		return fmt.Errorf(
+			"%w: commit of %s outside [%d, %d)",
+			ErrContradiction,
+			r.ID,
+			s.Low,
+			s.High,
+		)
 	}
 	for _, b := range r.Branches {
 		if b.RM < 1 || int(b.RM) > len(s.resources) {
@@ -162,7 +175,13 @@ func (s *State) applyOutcomes(r OutcomesRecord) error {
 			continue
 		}
 		if q := r.First + i; q < s.Low || q >= s.High {
-			return fmt.Errorf("%w: outcome of %d outside [%d, %d)", ErrContradiction, q, s.Low, s.High)
+			return fmt.Errorf(
+				"%w: outcome of %d outside [%d, %d)",
+				ErrContradiction,
+				q,
+				s.Low,
+				s.High,
+			)
 		}
 		s.committed.set(r.First + i)
 	}
@@ -176,8 +195,8 @@ func (s *State) retainKey(k KeyRecord) {
 	s.keys[k.Key.Hash] = k
 }
 
-// Committed says whether the log holds the decision to commit id. False means "not in this log", which is a
-// rollback only inside the known range and only to somebody who owns the log.
+// Committed says whether the log holds the decision to commit id. False means "not in this log",
+// which is a rollback only inside the known range and only to somebody who owns the log.
 func (s *State) Committed(id txn.ID) bool {
 	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset {
 		return true
@@ -185,7 +204,8 @@ func (s *State) Committed(id txn.ID) bool {
 	return id.Log() == s.Log && s.committed.has(id.Seq())
 }
 
-// OpenDecision is the decision on id if its end is not recorded, or nil. The caller must not change it.
+// OpenDecision is the decision on id if its end is not recorded, or nil. The caller must not change
+// it.
 func (s *State) OpenDecision(id txn.ID) *Decided { return s.open[id] }
 
 // OpenDecisions lists every decision without a recorded end, oldest first.
@@ -194,11 +214,15 @@ func (s *State) OpenDecisions() []*Decided {
 	for _, d := range s.open {
 		all = append(all, d)
 	}
-	slices.SortFunc(all, func(a, b *Decided) int { return slices.Compare(a.Commit.ID[:], b.Commit.ID[:]) })
+	slices.SortFunc(
+		all,
+		func(a, b *Decided) int { return slices.Compare(a.Commit.ID[:], b.Commit.ID[:]) },
+	)
 	return all
 }
 
-// Resources lists the registered resources in the order of their numbers. The caller must not change it.
+// Resources lists the registered resources in the order of their numbers. The caller must not
+// change it.
 func (s *State) Resources() []ResourceRecord { return s.resources }
 
 // Keys is the number of retained idempotency keys.
@@ -231,6 +255,26 @@ func (s *State) Records() iter.Seq[Record] {
 			}
 		}
 		s.committed.records(yield)
+	}
+}
+
+// Inheritance is what a log takes over from this one, whose absences of records nobody may trust:
+// its resources, and its decisions, under the old ids. Nothing else of it counts in the new log.
+func (s *State) Inheritance() iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		for r := range s.Records() {
+			switch c := r.(type) {
+			case ResourceRecord, HeuristicRecord:
+			case CommitRecord:
+				c.Key = Key{}
+				r = c
+			default:
+				continue
+			}
+			if !yield(r) {
+				return
+			}
+		}
 	}
 }
 

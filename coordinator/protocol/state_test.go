@@ -30,23 +30,32 @@ func twoResources() []Record {
 }
 
 func commitOf(seq txn.Seq) CommitRecord {
-	return CommitRecord{ID: id(seq), Plan: txn.PlanClassic, Branches: []CommitBranch{{Branch: 1, RM: 1}, {Branch: 2, RM: 2}}}
+	return CommitRecord{
+		ID:       id(seq),
+		Plan:     txn.PlanClassic,
+		Branches: []CommitBranch{{Branch: 1, RM: 1}, {Branch: 2, RM: 2}},
+	}
 }
 
-// TestContradictions: records that cannot follow what the log says are refused, each by its own name.
+// TestContradictions: records that cannot follow what the log says are refused, each by its own
+// name.
 func TestContradictions(t *testing.T) {
+	ended := EndRecord{IDs: []txn.ID{id(5)}}
+	stranger := CommitRecord{ID: id(5), Plan: txn.PlanClassic,
+		Branches: []CommitBranch{{Branch: 1, RM: 3}}}
+	upTo := func(low, high txn.Seq) Record { return RangeRecord{Low: low, High: high} }
 	for name, r := range map[string][]Record{
 		"a commit twice":                   {commitOf(5), commitOf(5)},
-		"a commit after its end":           {commitOf(5), EndRecord{IDs: []txn.ID{id(5)}}, commitOf(5)},
-		"an end without a commit":          {EndRecord{IDs: []txn.ID{id(5)}}},
+		"a commit after its end":           {commitOf(5), ended, commitOf(5)},
+		"an end without a commit":          {ended},
 		"a commit beyond the range":        {commitOf(1000)},
-		"a commit below the range":         {RangeRecord{Low: 6, High: 1000}, commitOf(5)},
-		"a range that shrinks":             {RangeRecord{Low: 1, High: 999}},
-		"a range that forgets less":        {RangeRecord{Low: 6, High: 1000}, RangeRecord{Low: 5, High: 1000}},
+		"a commit below the range":         {upTo(6, 1000), commitOf(5)},
+		"a range that shrinks":             {upTo(1, 999)},
+		"a range that forgets less":        {upTo(6, 1000), upTo(5, 1000)},
 		"a resource out of order":          {ResourceRecord{RM: 4, Name: "d"}},
 		"a resource that changes its name": {ResourceRecord{RM: 1, Name: "z"}},
-		"a commit of an unknown resource":  {CommitRecord{ID: id(5), Plan: txn.PlanClassic, Branches: []CommitBranch{{Branch: 1, RM: 3}}}},
-		"an outcome outside the range":     {OutcomesRecord{First: 960, Bits: []byte{0, 0, 0, 0, 0, 1}}},
+		"a commit of an unknown resource":  {stranger},
+		"an outcome outside the range":     {OutcomesRecord{First: 960, Bits: []byte{5: 1}}},
 		"a record of no type":              {nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -60,8 +69,8 @@ func TestContradictions(t *testing.T) {
 	}
 }
 
-// TestSnapshotIsTheState: whatever a log says, the records of its snapshot say the same to a new state, and to
-// every question about a name.
+// TestSnapshotIsTheState: whatever a log says, the records of its snapshot say the same to a new
+// state, and to every question about a name.
 func TestSnapshotIsTheState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := randomState(t)
@@ -111,8 +120,18 @@ func randomState(t *rapid.T) *State {
 		case 5:
 			if len(open) > 0 {
 				i := rapid.IntRange(0, len(open)-1).Draw(t, "hurt")
-				mustApply(t, s, HeuristicRecord{ID: open[i], Branch: 2, RM: 2, What: txn.BranchHeuristicHazard, Reason: "gone"})
-				}
+				mustApply(
+					t,
+					s,
+					HeuristicRecord{
+						ID:     open[i],
+						Branch: 2,
+						RM:     2,
+						What:   txn.BranchHeuristicHazard,
+						Reason: "gone",
+					},
+				)
+			}
 		}
 	}
 	return s
@@ -169,8 +188,14 @@ func TestEvidenceMovesThePosition(t *testing.T) {
 	s := NewState(testLog)
 	mustApply(t, s, twoResources()...)
 	c := commitOf(5)
-	c.Branches[0].Evidence = txn.Evidence{Identity: txn.Identity{System: 1}, Position: txn.Position{Timeline: 2, LSN: 9}}
-	c.Branches[1].Evidence = txn.Evidence{Identity: txn.Identity{System: 99}, Position: txn.Position{Timeline: 2, LSN: 9}}
+	c.Branches[0].Evidence = txn.Evidence{
+		Identity: txn.Identity{System: 1},
+		Position: txn.Position{Timeline: 2, LSN: 9},
+	}
+	c.Branches[1].Evidence = txn.Evidence{
+		Identity: txn.Identity{System: 99},
+		Position: txn.Position{Timeline: 2, LSN: 9},
+	}
 	mustApply(t, s, c)
 	if got := s.Resources()[0].Position; got != (txn.Position{Timeline: 2, LSN: 9}) {
 		t.Errorf("a is at %+v", got)

@@ -6,9 +6,9 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// swept judges every branch of a listing. The order of things is that of Citus' recovery: first the list,
-// then one look at what runs and what is decided, then the act; so a branch that was prepared before its
-// transaction was decided is never taken for an orphan.
+// swept judges every branch of a listing. The order of things is that of Citus' recovery: first the
+// list, then one look at what runs and what is decided, then the act; so a branch that was prepared
+// before its transaction was decided is never taken for an orphan.
 func (m *Machine) swept(e Swept) {
 	if e.RM < 1 || int(e.RM) > len(m.resources) {
 		return
@@ -20,11 +20,21 @@ func (m *Machine) swept(e Swept) {
 		}
 		r.held = true
 		m.note(Note{Kind: NoteAlarm, RM: r.RM, Label: 'T', Reason: fmt.Sprintf(
-			"%s shows identity %s at timeline %d position %X, and was %s at timeline %d position %X: its branches are held",
-			r.Name, e.Identity, e.Position.Timeline, e.Position.LSN, r.Identity, e.Floor.Timeline, e.Floor.LSN)})
+			"%s shows identity %s at timeline %d position %X, "+
+				"and was %s at timeline %d position %X: "+
+				"its branches are held",
+			r.Name,
+			e.Identity,
+			e.Position.Timeline,
+			e.Position.LSN,
+			r.Identity,
+			e.Floor.Timeline,
+			e.Floor.LSN,
+		)})
 		return
 	}
-	r.held = false
+	r.held, r.todo = false, 0
+	r.swept++
 	r.seen = later(r.seen, e.Position)
 	suspects := map[txn.Name]Instant{}
 	clean := m.next
@@ -57,6 +67,7 @@ func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]Insta
 		return
 	}
 	suspects[n.Name] = first
+	r.todo++
 	if !known || m.now-first < m.cfg.Grace {
 		return
 	}

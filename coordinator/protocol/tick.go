@@ -6,7 +6,8 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// timers orders what a Tick must look at. An entry is a hint: what is due is read from the transaction.
+// timers orders what a Tick must look at. An entry is a hint: what is due is read from the
+// transaction.
 type timers []timerEntry
 
 type timerEntry struct {
@@ -55,8 +56,8 @@ func (m *Machine) arm(t *transaction) {
 	}
 }
 
-// compactTimers drops the entries of transactions that are over, so that a long deadline costs nothing
-// once its transaction has ended.
+// compactTimers drops the entries of transactions that are over, so that a long deadline costs
+// nothing once its transaction has ended.
 func (m *Machine) compactTimers() {
 	keep := m.timers[:0]
 	for _, e := range m.timers {
@@ -124,9 +125,9 @@ func (m *Machine) expire(t *transaction) {
 	m.abort(t, abortReason{cause: txn.CauseExpired, reason: "it was undecided at its deadline"})
 }
 
-// retain forgets outcomes that are older than the retention: but never one whose branch might still turn
-// up at a resource, because the presumption of abort must not reach below what is known. The retention
-// counts from Begin, on this epoch's clock.
+// retain forgets outcomes that are older than the retention: but never one whose branch might still
+// turn up at a resource, because the presumption of abort must not reach below what is known. The
+// retention counts from Begin, on this epoch's clock.
 func (m *Machine) retain() {
 	if m.now < m.retainAt {
 		return

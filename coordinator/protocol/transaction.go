@@ -2,7 +2,6 @@ package protocol
 
 import (
 	"slices"
-	"time"
 
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -15,8 +14,8 @@ type transaction struct {
 	plan  txn.Plan
 	begun Instant
 
-	// deadline ends an undecided transaction; votesBy ends the wait for votes once Commit has come; askAt is
-	// when resources that could not tell their vote are asked again. Zero: does not apply.
+	// deadline ends an undecided transaction; votesBy ends the wait for votes once Commit has come;
+	// askAt is when resources that could not tell their vote are asked again. Zero: does not apply.
 	deadline, votesBy, askAt Instant
 	// timer is the earliest entry of this transaction in the machine's timers.
 	timer Instant
@@ -70,7 +69,8 @@ func (t *transaction) undecided() bool {
 
 // decided says whether the decision to commit is durable.
 func (t *transaction) decided() bool {
-	return t.state == txn.StateCommitting || t.state == txn.StateCommitted || t.state == txn.StateHeuristic
+	return t.state == txn.StateCommitting || t.state == txn.StateCommitted ||
+		t.state == txn.StateHeuristic
 }
 
 func (t *transaction) branch(no txn.BranchNo) *branch {
@@ -101,7 +101,8 @@ func (t *transaction) outcome() txn.Outcome {
 	return txn.OutcomeUnknown
 }
 
-// heuristic is the heuristic outcome that the branches add up to, or OutcomeUnknown if there is none.
+// heuristic is the heuristic outcome that the branches add up to, or OutcomeUnknown if there is
+// none.
 func (t *transaction) heuristic() txn.Outcome {
 	var lost, undone, done, other int
 	for _, b := range t.branches {
@@ -133,15 +134,17 @@ func (t *transaction) heuristic() txn.Outcome {
 func (m *Machine) result(t *transaction) *txn.Result {
 	r := &txn.Result{
 		ID: t.id, State: t.state, Outcome: t.outcome(), Plan: t.plan, Label: t.label,
-		Age:   time.Duration(m.now - t.begun),
-		Cause: t.abort.cause, Reason: t.abort.reason, Resource: t.abort.resource, SQLState: t.abort.sqlState,
+		Age:   txn.Nanoseconds(int64(m.now - t.begun)),
+		Cause: t.abort.cause, Reason: t.abort.reason, Resource: t.abort.resource,
+		SQLState: t.abort.sqlState,
 	}
 	for _, b := range t.branches {
 		if b.rm == 0 {
 			continue
 		}
 		r.Branches = append(r.Branches, txn.BranchStatus{
-			Branch: b.no, Resource: m.resources[b.rm-1].Name, Name: txn.NameOf(t.id, b.no), State: b.state,
+			Branch: b.no, Resource: m.resources[b.rm-1].Name, Name: txn.NameOf(t.id, b.no),
+			State:    b.state,
 			Attempts: b.attempts, LastError: b.lastErr,
 		})
 	}
@@ -158,8 +161,8 @@ func (m *Machine) Transactions() []txn.Result {
 	return all
 }
 
-// recent remembers why the last transactions were rolled back. It is for people: the outcome itself needs no
-// memory, because no record means abort.
+// recent remembers why the last transactions were rolled back. It is for people: the outcome itself
+// needs no memory, because no record means abort.
 type recent struct {
 	byID map[txn.ID]txn.Result
 	ring []txn.ID

@@ -1,0 +1,390 @@
+package coordinator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gavel-tx/gavel/coordinator/protocol"
+	"github.com/gavel-tx/gavel/coordinator/record"
+	"github.com/gavel-tx/gavel/txlog"
+	"github.com/gavel-tx/gavel/txlog/vfs"
+	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/point"
+)
+
+// Coordinator is one epoch of a log. All methods are safe for concurrent use.
+type Coordinator struct {
+	cfg           Config
+	machineConfig protocol.Config
+	log           *txlog.Log
+	mail          *mailbox
+	persisted     latest
+	lanes         map[string]*lane
+	keepers       map[string]*keeper
+	snapshotting  atomic.Bool
+
+	failed   failure
+	stop     context.CancelFunc
+	join     sync.WaitGroup
+	loopDone chan struct{}
+	closing  sync.Once
+	closeErr error
+}
+
+// latest is the newest word of the log's flusher.
+type latest struct {
+	mu   sync.Mutex
+	p    txlog.Persisted
+	wake chan struct{}
+}
+
+func (l *latest) set(p txlog.Persisted) {
+	l.mu.Lock()
+	l.p = p
+	l.mu.Unlock()
+	l.signal()
+}
+
+func (l *latest) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *latest) get() txlog.Persisted {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.p
+}
+
+// failure is set once, by the first thing that makes going on unsafe.
+type failure struct {
+	once sync.Once
+	ch   chan struct{}
+	err  error
+}
+
+// ErrFailed is wrapped by the errors of a coordinator whose log failed or that was deposed. It
+// stays so; opening the log again tells what became of its transactions.
+var ErrFailed = errors.New("coordinator: stopped for good")
+
+// ErrClosed is wrapped by the errors of a coordinator that was closed.
+var ErrClosed = errors.New("coordinator: closed")
+
+// Open opens the log in cfg.Dir, raises its epoch durably, takes up every decision that is not
+// finished, and starts. It does not wait for the resources: those that do not answer are asked
+// until they do. The context bounds opening alone. On return the epoch is durable and every
+// decision is loaded.
+func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	if point.Enabled {
+		cfg.FS = vfs.Hooked(cfg.FS, hitRename)
+	}
+	c := &Coordinator{
+		cfg: cfg, mail: newMailbox(), persisted: latest{wake: make(chan struct{}, 1)},
+		lanes: map[string]*lane{}, keepers: map[string]*keeper{}, loopDone: make(chan struct{}),
+		failed: failure{ch: make(chan struct{})},
+	}
+	c.machineConfig = cfg.protocol().WithDefaults()
+	state, err := c.openLog()
+	if err != nil {
+		return nil, err
+	}
+	point.Hit(point.DuringRecovery, txn.ID{})
+	c.run(state)
+	return c, nil
+}
+
+// hitRename marks the moment before a file of the log gets its name.
+func hitRename(call vfs.Call) error {
+	if call.Op == vfs.OpRename {
+		point.Hit(point.DuringRoll, txn.ID{})
+	}
+	return nil
+}
+
+// openLog replays the log into a state.
+func (c *Coordinator) openLog() (*protocol.State, error) {
+	state := protocol.NewState(0)
+	log, err := txlog.Open(txlog.Options{
+		FS: c.cfg.FS, Dir: c.cfg.Dir, SegmentSize: c.cfg.SegmentSize,
+		Replay:      func(e txlog.Entry) error { return apply(state, e) },
+		OnPersisted: c.persisted.set,
+		OnFailed:    func(err error) { c.fail(fmt.Errorf("the log failed: %w", err)) },
+		OnSync:      func(s txlog.Sync) { c.cfg.Observer.Synced(s.Duration) },
+		MaxPending:  maxPendingBytes,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.log = log
+	state.Log, state.Epoch = log.ID(), log.Epoch()
+	return state, nil
+}
+
+// maxPendingBytes bounds the records that wait for the disk.
+const maxPendingBytes = 64 << 20
+
+func apply(state *protocol.State, e txlog.Entry) error {
+	state.Log = e.Log
+	r, err := record.Decode(e.Record)
+	if err != nil {
+		return err
+	}
+	return state.Apply(r)
+}
+
+// run starts every goroutine. What the machine wants first goes out from the loop.
+func (c *Coordinator) run(state *protocol.State) {
+	ctx, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	l := &loop{
+		c:       c,
+		start:   time.Now(),
+		waiting: map[protocol.ReqID]chan<- protocol.Reply{},
+		room:    true,
+	}
+	for _, r := range c.cfg.Resources {
+		c.lanes[r.Name] = newLane(c, r)
+		c.keepers[r.Name] = newKeeper(c, r)
+	}
+	host, _ := os.Hostname()
+	l.m = protocol.New(state, c.machineConfig, 0)
+	l.m.Opened(
+		protocol.OpenRecord{
+			Epoch:   state.Epoch,
+			Host:    host,
+			PID:     os.Getpid(),
+			Version: c.cfg.Version,
+			Wall:    l.start.UnixNano(),
+		},
+	)
+	c.cfg.Logger.Info("coordinator is open", "log", state.Log, "epoch", state.Epoch,
+		"unfinished decisions", len(state.OpenDecisions()))
+	c.join.Go(func() { l.run(ctx) })
+	for _, r := range c.cfg.Resources {
+		for range c.cfg.Workers {
+			c.join.Go(func() { c.lanes[r.Name].work(ctx) })
+		}
+		c.join.Go(func() { c.keepers[r.Name].run(ctx) })
+	}
+}
+
+// send hands a message to the lane of its resource. One that is not configured any more gets
+// nothing, and its branches stay as they are.
+func (c *Coordinator) send(name string, m protocol.Message) {
+	if l := c.lanes[name]; l != nil {
+		l.send(m)
+		return
+	}
+	c.post(answerUnknown(m, "the resource is not configured"))
+}
+
+func (c *Coordinator) post(events ...protocol.Event) {
+	in := make([]input, len(events))
+	for i, e := range events {
+		in[i] = input{event: e}
+	}
+	c.mail.put(in...)
+}
+
+// fail stops everything, for good. Nothing is rolled back: what the log says will be done by its
+// next epoch.
+func (c *Coordinator) fail(err error) {
+	c.failed.once.Do(func() {
+		c.failed.err = err
+		close(c.failed.ch)
+		c.cfg.Logger.Error(
+			"coordinator stops: its results are unknown until its log is opened again",
+			"err",
+			err,
+		)
+	})
+}
+
+// Failed is closed when the coordinator cannot go on. The process should exit and open the log
+// again.
+func (c *Coordinator) Failed() <-chan struct{} { return c.failed.ch }
+
+// Err is why Failed is closed, or nil.
+func (c *Coordinator) Err() error {
+	select {
+	case <-c.failed.ch:
+		return c.failed.err
+	default:
+		return nil
+	}
+}
+
+// stopped is what callers hear whose request was cut off.
+func (c *Coordinator) stopped() error {
+	if err := c.Err(); err != nil {
+		return fmt.Errorf("%w: %w (%w)", ErrFailed, txn.ErrUnknown, err)
+	}
+	return fmt.Errorf("%w: %w", ErrClosed, txn.ErrUnknown)
+}
+
+// request sends an event to the loop and waits for its reply.
+func (c *Coordinator) request(ctx context.Context, e protocol.Event) (protocol.Reply, error) {
+	ch := make(chan protocol.Reply, 1)
+	if !c.mail.put(input{event: e, reply: ch}) {
+		select {
+		case <-c.loopDone:
+			return protocol.Reply{}, c.stopped()
+		default:
+		}
+		return protocol.Reply{}, txn.Refusef(
+			txn.ReasonOverloaded,
+			"",
+			"%d requests wait already",
+			maxRequests,
+		)
+	}
+	select {
+	case r := <-ch:
+		return r, r.Err
+	case <-ctx.Done():
+		return protocol.Reply{}, fmt.Errorf("%w: %w", txn.ErrUnknown, context.Cause(ctx))
+	}
+}
+
+// Begin starts a transaction, or enlists resources in one. It writes nothing: a transaction that
+// was only begun is rolled back by any crash. A refusal is a *txn.Refusal.
+func (c *Coordinator) Begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, error) {
+	r.Resources = slices.Clone(r.Resources)
+	rep, err := c.request(ctx, protocol.Begin{Request: r})
+	if err != nil {
+		return txn.Begun{}, err
+	}
+	return *rep.Begun, nil
+}
+
+// Commit asks for the decision, and may be repeated. A nil error means that the result is final and
+// its outcome durable; an error that wraps txn.ErrUnknown, that it must be asked for again; any
+// other, a *txn.Refusal, that the request changed nothing.
+func (c *Coordinator) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
+	r.Votes = slices.Clone(r.Votes)
+	return c.result(c.request(ctx, protocol.Commit{Request: r}))
+}
+
+// Rollback ends an undecided transaction without effect. It is refused once a commit is decided.
+func (c *Coordinator) Rollback(ctx context.Context, id txn.ID, reason string) (txn.Result, error) {
+	return c.result(c.request(ctx, protocol.Rollback{ID: id, Reason: reason}))
+}
+
+// Outcome says what is known about a transaction at this moment. An undecided one has
+// OutcomeUnknown.
+func (c *Coordinator) Outcome(ctx context.Context, id txn.ID) (txn.Result, error) {
+	return c.result(c.request(ctx, protocol.Ask{ID: id}))
+}
+
+func (c *Coordinator) result(rep protocol.Reply, err error) (txn.Result, error) {
+	if err != nil {
+		return txn.Result{}, err
+	}
+	return *rep.Result, nil
+}
+
+// List selects among the transactions that run or need a person, in the order of their ids.
+func (c *Coordinator) List(ctx context.Context, r txn.ListRequest) ([]txn.Result, error) {
+	if r.Limit < 0 || r.Limit > txn.MaxListLimit {
+		return nil, txn.Refusef(
+			txn.ReasonInvalid,
+			"page_size",
+			"%d is not within 0 and %d",
+			r.Limit,
+			txn.MaxListLimit,
+		)
+	}
+	limit := cmp.Or(r.Limit, txn.DefaultListLimit)
+	var all []txn.Result
+	if err := c.look(ctx, func(m *protocol.Machine) { all = m.Transactions() }); err != nil {
+		return nil, err
+	}
+	picked := all[:0]
+	for _, t := range all {
+		if len(picked) < limit && slices.Compare(t.ID[:], r.After[:]) > 0 && t.Age >= r.OlderThan &&
+			(len(r.States) == 0 || slices.Contains(r.States, t.State)) {
+			picked = append(picked, t)
+		}
+	}
+	return picked, nil
+}
+
+// look runs f inside the loop.
+func (c *Coordinator) look(ctx context.Context, f func(*protocol.Machine)) error {
+	done := make(chan struct{})
+	if !c.mail.put(input{look: func(m *protocol.Machine) { f(m); close(done) }}) {
+		return c.stopped()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-c.loopDone:
+		return c.stopped()
+	case <-ctx.Done():
+		return fmt.Errorf("coordinator: %w", context.Cause(ctx))
+	}
+}
+
+// Drain refuses new transactions and waits until those that run have ended, or ctx does.
+func (c *Coordinator) Drain(ctx context.Context) error {
+	c.post(protocol.Drain{})
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		active := 0
+		if err := c.look(ctx, func(m *protocol.Machine) { active = m.Active() }); err != nil ||
+			active == 0 {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf(
+				"coordinator: %d transactions still run: %w",
+				active,
+				context.Cause(ctx),
+			)
+		}
+	}
+}
+
+// Close stops at once and waits for every goroutine. Undecided transactions are rolled back by the
+// next epoch, decided ones are finished by it. Callers that wait hear txn.ErrUnknown. Call Drain
+// before it to stop gracefully.
+func (c *Coordinator) Close() error {
+	c.closing.Do(func() {
+		c.stop()
+		<-c.loopDone
+		c.join.Wait()
+		c.closeErr = c.log.Close()
+	})
+	return c.closeErr
+}
+
+// Active is the number of transactions that are undecided or wait for phase two.
+func (c *Coordinator) Active(ctx context.Context) (n int, err error) {
+	err = c.look(ctx, func(m *protocol.Machine) { n = m.Active() })
+	return n, err
+}
+
+// Room says whether the log's disk has room for new transactions.
+func (c *Coordinator) Room() bool { return c.log.Room() }
+
+// LogID is the identity of the log.
+func (c *Coordinator) LogID() txn.LogID { return c.log.ID() }
+
+// Epoch is the number of this opening of the log.
+func (c *Coordinator) Epoch() txn.Epoch { return c.log.Epoch() }

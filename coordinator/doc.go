@@ -1,0 +1,31 @@
+// Package coordinator runs two-phase commit: it decides global transactions, keeps the decisions in
+// a write-ahead log, and drives every branch to its outcome, across any crash and without a person.
+//
+// It is a library. A server is not needed:
+//
+//	c, err := coordinator.Open(ctx, coordinator.Config{
+//		Dir: "/var/lib/app/gavel",                          // made once by Init
+//		Resources: []coordinator.Resource{{"bank_a", a}, {"bank_b", b}},
+//	})
+//	defer c.Close(ctx)
+//	// c is a client.Decider: see package client.
+//
+// # How it works
+//
+//	callers ─▶ inbox ─▶ loop ──────────▶ protocol.Machine (pure)
+//	                     │   Appends ──▶ txlog ── Persisted ──▶ inbox
+//	                     │   Messages ─▶ a lane per resource ── answers ──▶ inbox
+//	                     └─  Replies ──▶ callers
+//	a keeper per resource: who are you? ─▶ Register; every second: what is prepared? ─▶ Swept
+//
+// One goroutine, the loop, owns the machine. The goroutines around it only carry: the log's
+// flusher, a few workers for each lane, a keeper for each resource. [Coordinator.Close] joins them
+// all.
+//
+// # What callers may rely on
+//
+// Commit returns an error that wraps [txn.ErrUnknown] whenever it does not know the outcome; every
+// other error means that the request changed nothing. Once it has answered Committed, that decision
+// is on disk. If the log fails, the coordinator fails with it, for good ([Coordinator.Failed]):
+// what an append of unknown result did is learnt by opening the log again, never guessed.
+package coordinator

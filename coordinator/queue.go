@@ -1,0 +1,161 @@
+package coordinator
+
+import (
+	"container/heap"
+	"math/rand/v2"
+	"time"
+
+	"github.com/gavel-tx/gavel/coordinator/protocol"
+	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// queue holds the messages of one resource. It is pure: the clock is passed in, the randomness
+// injected, and one lane drives it under its own lock.
+//
+// What is queued at once shares a call, so batches form by themselves while a call is running. A
+// message that must be repeated waits out its own back-off; when a whole call failed, the resource
+// is taken for down, and a single message probes it until it answers. Commits are bounded by the
+// machine's own limit; what else comes when the queue is full is turned away, and the machine, or a
+// sweep, asks again.
+type queue struct {
+	rng     *rand.Rand
+	limit   int
+	ready   [3][]*item // by act, first in first out
+	delayed delayed
+	known   map[itemKey]bool
+	// down is the number of calls that failed since one succeeded; notBefore is when the next probe
+	// may go.
+	down      int
+	notBefore time.Time
+	probing   bool
+}
+
+type itemKey struct {
+	act  protocol.Act
+	name txn.Name
+}
+
+type item struct {
+	msg      protocol.Message
+	attempts int
+	at       time.Time
+}
+
+// delayed orders items by the time at which they may go again.
+type delayed []*item
+
+func (d delayed) Len() int           { return len(d) }
+func (d delayed) Less(i, j int) bool { return d[i].at.Before(d[j].at) }
+func (d delayed) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d *delayed) Push(x any)        { *d = append(*d, x.(*item)) }
+func (d *delayed) Pop() any {
+	old := *d
+	x := old[len(old)-1]
+	*d = old[:len(old)-1]
+	return x
+}
+
+const (
+	minBackoff = 10 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+func newQueue(limit int, rng *rand.Rand) *queue {
+	return &queue{rng: rng, limit: limit, known: map[itemKey]bool{}}
+}
+
+// add takes a message. It is false if the queue is full, and for messages that may be dropped only.
+func (q *queue) add(m protocol.Message) bool {
+	key := itemKey{m.Act, m.Name}
+	if q.known[key] {
+		return true
+	}
+	if m.Act != protocol.ActCommit && len(q.known) >= q.limit {
+		return false
+	}
+	q.known[key] = true
+	q.ready[m.Act] = append(q.ready[m.Act], &item{msg: m})
+	return true
+}
+
+// next takes a batch of one act that may go now. When there is none, wait says when to look again;
+// zero means after the next add or answer.
+func (q *queue) next(now time.Time) (batch []*item, wait time.Duration) {
+	if q.down > 0 && q.probing {
+		return nil, 0
+	}
+	if q.down > 0 && now.Before(q.notBefore) {
+		return nil, q.notBefore.Sub(now)
+	}
+	for len(q.delayed) > 0 && !q.delayed[0].at.After(now) {
+		it := heap.Pop(&q.delayed).(*item)
+		q.ready[it.msg.Act] = append(q.ready[it.msg.Act], it)
+	}
+	size := participant.MaxBatch
+	if q.down > 0 {
+		size = 1
+	}
+	// Decisions first: they hold locks at every other resource of their transaction too.
+	for _, act := range urgency {
+		if n := min(size, len(q.ready[act])); n > 0 {
+			batch = q.ready[act][:n:n]
+			q.ready[act] = q.ready[act][n:]
+			q.probing = q.down > 0
+			return batch, 0
+		}
+	}
+	if len(q.delayed) > 0 {
+		return nil, q.delayed[0].at.Sub(now)
+	}
+	return nil, 0
+}
+
+// urgency is the order of acts.
+var urgency = [...]protocol.Act{protocol.ActCommit, protocol.ActPrepare, protocol.ActRollback}
+
+// failed puts back a batch whose call failed as a whole. It returns the items that are not kept:
+// only a decision is worth repeating for ever.
+func (q *queue) failed(batch []*item, now time.Time) (dropped []*item) {
+	q.probing = false
+	q.down++
+	q.notBefore = now.Add(q.backoff(q.down))
+	for _, it := range batch {
+		if it.msg.Act != protocol.ActCommit {
+			q.done(it)
+			dropped = append(dropped, it)
+			continue
+		}
+		it.attempts++
+		it.at = q.notBefore
+		heap.Push(&q.delayed, it)
+	}
+	return dropped
+}
+
+// succeeded notes that the resource answered.
+func (q *queue) succeeded() (wasDown bool) {
+	wasDown = q.down > 0
+	q.down, q.probing = 0, false
+	return wasDown
+}
+
+// again keeps one item of an answered call that has to be repeated.
+func (q *queue) again(it *item, now time.Time) {
+	it.attempts++
+	it.at = now.Add(q.backoff(it.attempts))
+	heap.Push(&q.delayed, it)
+}
+
+// done forgets an item.
+func (q *queue) done(it *item) { delete(q.known, itemKey{it.msg.Act, it.msg.Name}) }
+
+// backoff doubles from 10 ms to 5 s, with full jitter above half, so that many lanes do not knock
+// together.
+func (q *queue) backoff(attempts int) time.Duration {
+	d := maxBackoff
+	if attempts < 10 {
+		d = min(minBackoff<<attempts, maxBackoff)
+	}
+	return d/2 + time.Duration(q.rng.Int64N(int64(d/2)))
+}

@@ -1,0 +1,158 @@
+package coordinator
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/gavel-tx/gavel/coordinator/protocol"
+	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+func message(act protocol.Act, seq txn.Seq) protocol.Message {
+	id := txn.NewID(1, seq)
+	return protocol.Message{Act: act, RM: 1, ID: id, Name: txn.NameOf(id, 1)}
+}
+
+func testQueue(limit int) *queue { return newQueue(limit, rand.New(rand.NewPCG(1, 2))) }
+
+// TestQueueBatches: what is queued at once shares a call, decisions first, each act by itself.
+func TestQueueBatches(t *testing.T) {
+	q, now := testQueue(10_000), time.Unix(1000, 0)
+	for seq := txn.Seq(1); seq <= 3; seq++ {
+		q.add(message(protocol.ActRollback, seq))
+		q.add(message(protocol.ActCommit, seq+10))
+		q.add(message(protocol.ActCommit, seq+10))
+	}
+	batch, _ := q.next(now)
+	if len(batch) != 3 || batch[0].msg.Act != protocol.ActCommit || batch[0].msg.ID.Seq() != 11 {
+		t.Fatalf("first %d of %s", len(batch), batch[0].msg.Act)
+	}
+	batch, _ = q.next(now)
+	if len(batch) != 3 || batch[0].msg.Act != protocol.ActRollback {
+		t.Fatalf("then %d of %s", len(batch), batch[0].msg.Act)
+	}
+	if batch, wait := q.next(now); batch != nil || wait != 0 {
+		t.Fatalf("then %d, wait %v", len(batch), wait)
+	}
+	for seq := range txn.Seq(participant.MaxBatch + 10) {
+		q.add(message(protocol.ActCommit, seq+100))
+	}
+	if batch, _ := q.next(now); len(batch) != participant.MaxBatch {
+		t.Fatalf("a batch of %d", len(batch))
+	}
+}
+
+// TestQueueLimit: decisions are always taken; what may be lost is turned away when the queue is
+// full.
+func TestQueueLimit(t *testing.T) {
+	q := testQueue(2)
+	for seq := txn.Seq(1); seq <= 3; seq++ {
+		if !q.add(message(protocol.ActCommit, seq)) {
+			t.Errorf("decision %d is turned away", seq)
+		}
+	}
+	for _, act := range []protocol.Act{protocol.ActPrepare, protocol.ActRollback} {
+		if q.add(message(act, 9)) {
+			t.Errorf("a %s finds room in a full queue", act)
+		}
+	}
+	if !q.add(message(protocol.ActCommit, 1)) {
+		t.Error("what is queued already is turned away")
+	}
+}
+
+// TestQueueDown: after a failed call one message probes, at growing intervals; decisions are kept
+// and the rest is handed back.
+func TestQueueDown(t *testing.T) {
+	q, now := testQueue(100), time.Unix(1000, 0)
+	for seq := txn.Seq(1); seq <= 5; seq++ {
+		q.add(message(protocol.ActCommit, seq))
+	}
+	q.add(message(protocol.ActRollback, 1))
+	commits, _ := q.next(now)
+	rollbacks, _ := q.next(now)
+	if dropped := q.failed(commits, now); len(dropped) != 0 {
+		t.Errorf("%d decisions were given up", len(dropped))
+	}
+	if dropped := q.failed(rollbacks, now); len(dropped) != 1 {
+		t.Errorf("%d rollbacks handed back", len(dropped))
+	}
+	var last time.Duration
+	for range 12 {
+		batch, wait := q.next(now)
+		if batch != nil || wait <= 0 || wait > maxBackoff {
+			t.Fatalf("%d messages, wait %v", len(batch), wait)
+		}
+		last = wait
+		now = now.Add(wait)
+		if batch, _ = q.next(now); len(batch) != 1 {
+			t.Fatalf("a probe of %d", len(batch))
+		}
+		if more, wait := q.next(now); more != nil || wait != 0 {
+			t.Fatalf("a second probe beside the first: %d, %v", len(more), wait)
+		}
+		q.failed(batch, now)
+	}
+	if last < maxBackoff/2 {
+		t.Errorf("after twelve failures it knocks every %v", last)
+	}
+	now = now.Add(maxBackoff)
+	probe, _ := q.next(now)
+	if !q.succeeded() || q.succeeded() {
+		t.Error("it does not know that it was down")
+	}
+	q.done(probe[0])
+	if batch, _ := q.next(now); len(batch) != 4 {
+		t.Errorf("%d of 4 decisions are left", len(batch))
+	}
+}
+
+// TestQueueAgain: one branch that must be asked for again holds up no other.
+func TestQueueAgain(t *testing.T) {
+	q, now := testQueue(100), time.Unix(1000, 0)
+	q.add(message(protocol.ActCommit, 1))
+	q.add(message(protocol.ActCommit, 2))
+	batch, _ := q.next(now)
+	q.succeeded()
+	q.again(batch[0], now)
+	q.done(batch[1])
+	if batch, wait := q.next(now); batch != nil || wait <= 0 {
+		t.Fatalf("%d at once, wait %v", len(batch), wait)
+	}
+	q.add(message(protocol.ActCommit, 3))
+	if batch, _ := q.next(now); len(batch) != 1 || batch[0].msg.ID.Seq() != 3 {
+		t.Fatal("the newcomer waits for the other's back-off")
+	}
+	if batch, _ := q.next(now.Add(maxBackoff)); len(batch) != 1 || batch[0].msg.ID.Seq() != 1 {
+		t.Fatal("it is not asked for again")
+	}
+}
+
+// TestMailbox: requests are bounded, answers are not, and a closed mailbox hands back what it
+// holds.
+func TestMailbox(t *testing.T) {
+	b := newMailbox()
+	reply := make(chan protocol.Reply, 1)
+	for range maxRequests {
+		if !b.put(input{reply: reply}) {
+			t.Fatal("turned away below the limit")
+		}
+	}
+	if b.put(input{reply: reply}) {
+		t.Error("taken beyond the limit")
+	}
+	if !b.put(input{event: protocol.Drain{}}) {
+		t.Error("an answer is turned away")
+	}
+	if got := b.take(nil); len(got) != maxRequests+1 {
+		t.Errorf("took %d", len(got))
+	}
+	if !b.put(input{reply: reply}) {
+		t.Error("turned away although there is room again")
+	}
+	if left := b.close(); len(left) != 1 || b.put(input{}) {
+		t.Errorf("%d left, and it is still open", len(left))
+	}
+}

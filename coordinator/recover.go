@@ -1,0 +1,219 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gavel-tx/gavel/coordinator/protocol"
+	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/txlog"
+	"github.com/gavel-tx/gavel/txlog/vfs"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// ReadState reads what a log says, without a lock and without changing anything. It works beside a
+// running coordinator, whose newest records it may miss, and on a copy of the directory.
+func ReadState(fs vfs.FS, dir string) (*protocol.State, txlog.Info, error) {
+	state := protocol.NewState(0)
+	info, err := txlog.Read(fs, dir, func(e txlog.Entry) error { return apply(state, e) })
+	if err != nil {
+		return nil, info, err
+	}
+	state.Log, state.Epoch = info.ID, max(state.Epoch, info.Epoch)
+	return state, info, nil
+}
+
+// PlanRow is what recovery makes of one branch.
+type PlanRow struct {
+	Resource string
+	Name     txn.Name
+	Label    protocol.Label
+	Verdict  protocol.Verdict
+	Because  string
+	Age      time.Duration
+	Owner    string
+}
+
+// PlanRequest is what Plan works on.
+type PlanRequest struct {
+	State *protocol.State
+	// Running says that a coordinator owns the log now: what has no record may be live, and is
+	// left.
+	Running bool
+	// Fence is on whose behalf the resources are asked.
+	Fence     txn.Fence
+	Resources []Resource
+	// Progress, if not nil, is told after each resource.
+	Progress func(done, total int, resource string)
+}
+
+// Plan says what recovery would do, and does nothing: every prepared branch of every resource,
+// judged by the log, and every decision without an end, judged by its resources. Resources that
+// cannot be asked are in the error, next to the rows of the others.
+func Plan(ctx context.Context, p PlanRequest) ([]PlanRow, error) {
+	var rows []PlanRow
+	var errs []error
+	for i, r := range p.Resources {
+		found, err := p.planOne(ctx, r)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("resource %s: %w", r.Name, err))
+		}
+		rows = append(rows, found...)
+		if p.Progress != nil {
+			p.Progress(i+1, len(p.Resources), r.Name)
+		}
+	}
+	return rows, errors.Join(errs...)
+}
+
+func (p PlanRequest) planOne(ctx context.Context, r Resource) ([]PlanRow, error) {
+	known, ok := p.registered(r.Name)
+	l, err := r.Manager.List(ctx, p.Fence)
+	if err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	held := ok && (known.Identity != l.Identity || before(l.Position, known.Position))
+	listed := map[txn.Name]bool{}
+	var rows []PlanRow
+	for _, b := range l.Branches {
+		listed[b.Name] = true
+		rows = append(rows, p.judge(r.Name, b, held))
+	}
+	missing, err := p.missing(ctx, r, known.RM, listed)
+	return append(rows, missing...), err
+}
+
+func (p PlanRequest) registered(name string) (protocol.ResourceRecord, bool) {
+	for _, r := range p.State.Resources() {
+		if r.Name == name {
+			return r, true
+		}
+	}
+	return protocol.ResourceRecord{}, false
+}
+
+func before(a, b txn.Position) bool {
+	return a.Timeline < b.Timeline || a.Timeline == b.Timeline && a.LSN < b.LSN
+}
+
+// judge is the verdict on a listed branch.
+func (p PlanRequest) judge(resource string, b participant.Listed, held bool) PlanRow {
+	f := protocol.Facts{Standing: txn.StandingPrepared, Older: true}
+	f.Says, f.Listed = p.State.Says(b.Name, p.State.High)
+	if p.Running && f.Says == protocol.SaysNothing {
+		f.Says = protocol.SaysLive
+	}
+	if !b.Ours {
+		f.Standing = txn.StandingForeign
+	}
+	if held {
+		f.Standing = txn.StandingHeld
+	}
+	label, verdict := protocol.Judge(f)
+	return PlanRow{
+		Resource: resource,
+		Name:     b.Name,
+		Label:    label,
+		Verdict:  verdict,
+		Because:  label.Because(),
+		Age:      b.Age,
+		Owner:    b.Owner,
+	}
+}
+
+// missing judges the branches of open decisions that the resource does not list.
+func (p PlanRequest) missing(
+	ctx context.Context,
+	r Resource,
+	rm protocol.RM,
+	listed map[txn.Name]bool,
+) ([]PlanRow, error) {
+	var ask []participant.Branch
+	for _, d := range p.State.OpenDecisions() {
+		for _, b := range d.Commit.Branches {
+			name := txn.NameOf(d.Commit.ID, b.Branch)
+			if b.RM == rm && !listed[name] {
+				ask = append(ask, participant.Branch{Name: name, Evidence: b.Evidence})
+			}
+		}
+	}
+	var rows []PlanRow
+	for len(ask) > 0 {
+		n := min(len(ask), participant.MaxBatch)
+		found, err := r.Manager.Inquire(ctx, p.Fence, ask[:n])
+		if err != nil {
+			return rows, fmt.Errorf("inquire: %w", err)
+		}
+		for i, f := range found {
+			label, verdict := protocol.Judge(
+				protocol.Facts{Says: protocol.SaysCommit, Standing: f.Standing, Listed: true},
+			)
+			rows = append(
+				rows,
+				PlanRow{Resource: r.Name, Name: ask[i].Name, Label: label, Verdict: verdict,
+					Because: label.Because()},
+			)
+		}
+		ask = ask[n:]
+	}
+	return rows, nil
+}
+
+// Settle waits until nothing is left to do that can be done without a person: every configured
+// resource was listed, no listed branch has a verdict of commit or rollback, and no decision waits
+// for a resource. It reports what it waits for when ctx ends.
+func (c *Coordinator) Settle(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var left []string
+		err := c.look(ctx, func(m *protocol.Machine) {
+			for _, r := range c.cfg.Resources {
+				if why := m.Unsettled(r.Name); why != "" {
+					left = append(left, r.Name+": "+why)
+				}
+			}
+		})
+		if err == nil && len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("coordinator: not settled: %v: %w", left, context.Cause(ctx))
+		case <-c.failed.ch:
+			return c.stopped()
+		}
+	}
+}
+
+// Plan is the package's Plan on this coordinator's own log and resources.
+func (c *Coordinator) Plan(
+	ctx context.Context,
+	progress func(done, total int, resource string),
+) ([]PlanRow, error) {
+	// The state belongs to the loop; its records carry it out.
+	var recs []protocol.Record
+	var log txn.LogID
+	err := c.look(ctx, func(m *protocol.Machine) {
+		log = m.State().Log
+		for r := range m.State().Records() {
+			recs = append(recs, r)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	state := protocol.NewState(log)
+	for _, r := range recs {
+		if err := state.Apply(r); err != nil {
+			return nil, err
+		}
+	}
+	return Plan(
+		ctx,
+		PlanRequest{State: state, Fence: c.fence(), Resources: c.cfg.Resources, Progress: progress},
+	)
+}
