@@ -1,18 +1,19 @@
-// Package participant is the side of gavel that speaks for resource managers: databases and services that
-// can promise to commit.
+// Package participant is the side of gavel that speaks for resource managers: databases and
+// services that can promise to commit.
 //
 // A [Resource] is one resource manager behind one interface, whether its adapter runs inside the
 // coordinator's process or in a sidecar next to the database and is reached over gRPC (package
-// participant/remote is both ends of that wire, and its client is a Resource again). The coordinator uses
-// nothing else. What an adapter owes the protocol:
+// participant/remote is both ends of that wire, and its client is a Resource again). The
+// coordinator uses nothing else. What an adapter owes the protocol:
 //
 //   - Yes only on positive proof, No only from who saw the branch end, everything else is unknown.
 //   - "It does not exist" is never success. An adapter with evidence proves how the branch ended
 //     ([txn.StandingCommitted], [txn.StandingRolledBack]); one without says [txn.StandingGone].
-//   - It asks the right database: a primary, of the registered identity, with a history that did not
-//     go backwards. Otherwise [txn.StandingHeld], and nothing is finished.
+//   - It asks the right database: a primary, of the registered identity, with a history that did
+//     not go backwards. Otherwise [txn.StandingHeld], and nothing is finished.
 //   - It touches only names of the log that calls, in its own database, that it may finish.
-//   - Every call may be repeated, reordered and concurrent with any other; the effect is that of one.
+//   - Every call may be repeated, reordered and concurrent with any other; the effect is that of
+//     one.
 //
 // The conformance suite in participant/participanttest holds an adapter to all of it.
 package participant
@@ -28,20 +29,23 @@ import (
 // MaxBatch bounds the branches of one call.
 const MaxBatch = 256
 
-// MaxListed bounds the names of one Listing; a longer list is reported as incomplete and acted upon in part.
+// MaxListed bounds the names of one Listing; a longer list is reported as incomplete and acted upon
+// in part.
 const MaxListed = 100_000
 
-// ErrFenced is returned by every method when the call's fence is older than one already seen from the same
-// log: the caller was deposed and must stop. Nothing was done.
+// ErrFenced is returned by every method when the call's fence is older than one already seen from
+// the same log: the caller was deposed and must stop. Nothing was done.
 var ErrFenced = errors.New("participant: fenced: a newer epoch of this log has been seen")
 
-// ErrRegression is returned when the caller's log, at an equal or higher epoch, shows a durable position
-// below one already seen: it was restored from a backup. Nothing was done.
+// ErrRegression is returned when the caller's log, at an equal or higher epoch, shows a durable
+// position below one already seen: it was restored from a backup. Nothing was done.
 var ErrRegression = errors.New("participant: the coordinator's log went backwards")
 
 // ErrNotResolver is returned by Commit and Rollback while another session holds the right to finish
 // branches of this log in this database. Nothing was done; ask again.
-var ErrNotResolver = errors.New("participant: another process finishes the branches of this log here")
+var ErrNotResolver = errors.New(
+	"participant: another process finishes the branches of this log here",
+)
 
 // Branch names one branch in a call, with the evidence of its vote where there is one.
 type Branch struct {
@@ -68,14 +72,16 @@ type Finding struct {
 // Listed is one prepared branch found by List.
 type Listed struct {
 	Name txn.Name
-	// Ours says whether this adapter's role may finish the branch. Branches of other logs are listed too;
-	// telling them apart is the caller's work.
+	// Ours says whether this adapter's role may finish the branch. Branches of other logs are
+	// listed too; telling them apart is the caller's work.
 	Ours bool
 	// Owner is the database role that owns the branch, for people.
 	Owner string
-	// Age is how long it has been prepared, by the resource's own clock; for people, never for decisions.
+	// Age is how long it has been prepared, by the resource's own clock; for people, never for
+	// decisions.
 	Age time.Duration
-	// Evidence of the branch as far as a listing can show it: identity, position and transaction number.
+	// Evidence of the branch as far as a listing can show it: identity, position and transaction
+	// number.
 	Evidence txn.Evidence
 }
 
@@ -85,39 +91,43 @@ type Listing struct {
 	Position txn.Position
 	// Branches whose name starts with our prefix and parses, at most MaxListed of them.
 	Branches []Listed
-	// Unknown counts prepared transactions that are not ours: other prefixes, or names that do not parse.
+	// Unknown counts prepared transactions that are not ours: other prefixes, or names that do not
+	// parse.
 	Unknown int
 	// Truncated says that there were more than MaxListed.
 	Truncated bool
-	// Used and Limit are the prepared slots of the resource manager, all databases together. Limit 0: none.
+	// Used and Limit are the prepared slots of the resource manager, all databases together. Limit
+	// 0: none.
 	Used, Limit int
 }
 
-// Resource is one resource manager. All methods are safe for concurrent use. Slices passed in are not kept
-// after the return; slices returned belong to the caller. The result has one element per branch, in order,
-// whenever the error is nil; an error means that nothing is known about any of them, except for the
-// sentinels above, which promise that nothing was done.
+// Resource is one resource manager. All methods are safe for concurrent use. Slices passed in are
+// not kept after the return; slices returned belong to the caller. The result has one element per
+// branch, in order, whenever the error is nil; an error means that nothing is known about any of
+// them, except for the sentinels above, which promise that nothing was done.
 type Resource interface {
-	// Prepare asks for the vote of branches that the caller did not prepare itself. On Yes the branch is
-	// durable at the resource. Repeating it returns the same vote.
+	// Prepare asks for the vote of branches that the caller did not prepare itself. On Yes the
+	// branch is durable at the resource. Repeating it returns the same vote.
 	Prepare(ctx context.Context, f txn.Fence, b []Branch) ([]Vote, error)
-	// Commit finishes prepared branches whose COMMIT is durable in the caller's log. Standing Committed
-	// means durably committed, now or before; only evidence makes it say so for a branch that is not listed.
+	// Commit finishes prepared branches whose COMMIT is durable in the caller's log. Standing
+	// Committed means durably committed, now or before; only evidence makes it say so for a branch
+	// that is not listed.
 	Commit(ctx context.Context, f txn.Fence, b []Branch) ([]Finding, error)
-	// Rollback finishes prepared branches that will never commit. A branch that does not exist is Gone, which
-	// is enough for the caller's log; should it appear later, a sweep finds it.
+	// Rollback finishes prepared branches that will never commit. A branch that does not exist is
+	// Gone, which is enough for the caller's log; should it appear later, a sweep finds it.
 	Rollback(ctx context.Context, f txn.Fence, b []Branch) ([]Finding, error)
 	// Inquire tells where branches stand and changes nothing.
 	Inquire(ctx context.Context, f txn.Fence, b []Branch) ([]Finding, error)
-	// List names every prepared branch with our prefix in this database, of all logs. It fails, rather
-	// than returning less, on a standby, on a wrong identity or when it cannot see everything.
+	// List names every prepared branch with our prefix in this database, of all logs. It fails,
+	// rather than returning less, on a standby, on a wrong identity or when it cannot see
+	// everything.
 	List(ctx context.Context, f txn.Fence) (Listing, error)
 }
 
 // Describer is implemented by resources that can tell what they are.
 type Describer interface {
-	// Describe connects and returns the facts that registration records, with a check of everything that
-	// would make commits fail later. It changes nothing that lasts.
+	// Describe connects and returns the facts that registration records, with a check of everything
+	// that would make commits fail later. It changes nothing that lasts.
 	Describe(ctx context.Context) (Description, error)
 }
 

@@ -1,0 +1,129 @@
+package kv
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// end is how a branch ended.
+type end byte
+
+const (
+	// endNone: nothing is remembered.
+	endNone end = 0
+	// endCommitted: committed.
+	endCommitted end = 'C'
+	// endRolledBack: this store saw it end without effect.
+	endRolledBack end = 'R'
+	// endRefused: a rollback came for a branch that was not known here. A prepare that comes late
+	// votes no. It does not prove how the branch ended, since its real end may have been forgotten.
+	endRefused end = 'T'
+)
+
+// ended is the memory of one finished branch:
+//
+//	end (1) · xid of its prepare, or 0 (8) · history counter at its end (8) · unix ns (8)
+type ended struct {
+	end end
+	xid uint64
+	at  uint64
+	by  time.Time
+}
+
+const endedLen = 25
+
+func (e ended) encode() []byte {
+	b := binary.BigEndian.AppendUint64([]byte{byte(e.end)}, e.xid)
+	b = binary.BigEndian.AppendUint64(b, e.at)
+	return binary.BigEndian.AppendUint64(b, uint64(e.by.UnixNano()))
+}
+
+func decodeEnded(b []byte) (ended, error) {
+	if len(b) != endedLen {
+		return ended{}, errDamaged
+	}
+	e := ended{
+		end: end(b[0]), xid: binary.BigEndian.Uint64(b[1:]), at: binary.BigEndian.Uint64(b[9:]),
+		by: time.Unix(0, int64(binary.BigEndian.Uint64(b[17:]))),
+	}
+	if e.end != endCommitted && e.end != endRolledBack && e.end != endRefused {
+		return ended{}, errDamaged
+	}
+	return e, nil
+}
+
+// endOf is how a branch ended, as far as it is remembered.
+func (v view) endOf(name string) (ended, error) {
+	for _, bucket := range []string{"finished", "refused"} {
+		if b := v.bucket(bucket).Get([]byte(name)); b != nil {
+			e, err := decodeEnded(b)
+			if err != nil {
+				return ended{}, fmt.Errorf("finished branch %s: %w", name, err)
+			}
+			return e, nil
+		}
+	}
+	return ended{}, nil
+}
+
+// bound is the limit of one kind of memory.
+type bound struct {
+	bucket string
+	most   int
+	// oldest, if not zero, is when entries are too old.
+	oldest time.Time
+}
+
+// memorise adds the end of a branch and drops the oldest entries beyond the bound. What is
+// dropped costs certainty, never atomicity: of a finished branch the store then says Gone, which
+// its coordinator treats as a hazard and shows; and a prepare that comes so late that its refusal
+// is forgotten leaves an orphan, which the next sweep rolls back.
+func (v view) memorise(m bound, name string, e ended) error {
+	if err := v.forget(m.bucket, name); err != nil {
+		return err
+	}
+	if err := v.add(m.bucket, name, e.encode()); err != nil {
+		return err
+	}
+	order := v.bucket(m.bucket + "-order")
+	if err := order.Put(orderKey(e.at), []byte(name)); err != nil {
+		return err
+	}
+	for {
+		k, value := order.Cursor().First()
+		oldest := string(value)
+		if v.count(m.bucket) <= m.most && !v.tooOld(m, oldest) {
+			return nil
+		}
+		// Deleted by its own key too, so that an entry without its memory cannot stay the oldest.
+		if err := order.Delete(bytes.Clone(k)); err != nil {
+			return err
+		}
+		if err := v.forget(m.bucket, oldest); err != nil {
+			return err
+		}
+	}
+}
+
+func (v view) tooOld(m bound, name string) bool {
+	e, err := decodeEnded(v.bucket(m.bucket).Get([]byte(name)))
+	return err != nil || !m.oldest.IsZero() && e.by.Before(m.oldest)
+}
+
+// forget drops one memory, if it is there.
+func (v view) forget(bucket, name string) error {
+	b := v.bucket(bucket).Get([]byte(name))
+	if b == nil {
+		return nil
+	}
+	if e, err := decodeEnded(b); err == nil {
+		if err := v.bucket(bucket + "-order").Delete(orderKey(e.at)); err != nil {
+			return err
+		}
+	}
+	return v.remove(bucket, name)
+}
+
+func orderKey(at uint64) []byte { return binary.BigEndian.AppendUint64(nil, at) }

@@ -1,0 +1,98 @@
+package pgbranch
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// Isolation is a transaction's isolation level. The empty one is the session's default.
+type Isolation string
+
+// The isolation levels of PostgreSQL.
+const (
+	ReadCommitted  Isolation = "READ COMMITTED"
+	RepeatableRead Isolation = "REPEATABLE READ"
+	Serializable   Isolation = "SERIALIZABLE"
+)
+
+// BeginOptions say how a branch begins. The zero value is a plain BEGIN.
+type BeginOptions struct {
+	Isolation Isolation
+	// ReadOnly makes the database refuse writes.
+	ReadOnly bool
+	// IdleTimeout, if not zero, has the server end a session that stays idle in the branch for so
+	// long, before it is prepared; afterwards the branch has no session. Milliseconds count.
+	IdleTimeout time.Duration
+	// ID, if known already, takes the tag with the BEGIN. Otherwise [Tag] takes it later, or nobody
+	// does.
+	ID txn.ID
+}
+
+// BeginSQL is the text of the message that begins a branch: one simple Query message, one round
+// trip.
+func BeginSQL(o BeginOptions) string {
+	var b strings.Builder
+	b.WriteString("BEGIN")
+	switch o.Isolation {
+	case ReadCommitted, RepeatableRead, Serializable:
+		b.WriteString(" ISOLATION LEVEL " + string(o.Isolation))
+	case "":
+	default:
+		panic(fmt.Sprintf("pgbranch: isolation level %q", string(o.Isolation)))
+	}
+	if o.ReadOnly {
+		b.WriteString(" READ ONLY")
+	}
+	if o.IdleTimeout > 0 {
+		// A fraction of a millisecond must not become 0, which means "never".
+		ms := max(o.IdleTimeout.Milliseconds(), 1)
+		b.WriteString("; SET LOCAL idle_in_transaction_session_timeout = " + strconv.FormatInt(ms, 10))
+	}
+	if !o.ID.IsZero() {
+		b.WriteString("; " + TagSQL(o.ID))
+	}
+	return b.String()
+}
+
+// Begin begins a branch on an idle connection. On an error no transaction is open, or the
+// connection is closed. The end of ctx cancels it as pgconn is configured to.
+func Begin(ctx context.Context, conn *pgconn.PgConn, o BeginOptions) error {
+	_, err := conn.Exec(ctx, BeginSQL(o)).ReadAll()
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("pgbranch: begin a branch: %w", err)
+	if !conn.IsClosed() && conn.TxStatus() != 'I' {
+		if _, rollbackErr := exchange(ctx, conn, "ROLLBACK"); rollbackErr != nil {
+			// Only a closed connection is as good as a transaction that is rolled back.
+			_ = conn.Close(context.Background())
+		}
+	}
+	return err
+}
+
+// TagSQL is the statement that marks the session's transaction as a branch of id, by a shared
+// advisory lock that lasts until the branch ends, over PREPARE and crashes of the server.
+func TagSQL(id txn.ID) string {
+	return fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, %d)", TagKey(id.Log()),
+		int32(uint32(id.Seq())))
+}
+
+// TagKey is the first half of the tags of one log's branches; the second half is the low 32 bits of
+// the sequence, as PostgreSQL's signed integer.
+func TagKey(log txn.LogID) int32 { return int32(log & (1<<31 - 1)) }
+
+// Tag tags a branch that began before its transaction was known. An error leaves the branch failed.
+func Tag(ctx context.Context, conn *pgconn.PgConn, id txn.ID) error {
+	if _, err := conn.Exec(ctx, TagSQL(id)).ReadAll(); err != nil {
+		return fmt.Errorf("pgbranch: tag a branch: %w", err)
+	}
+	return nil
+}

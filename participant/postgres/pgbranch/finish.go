@@ -1,0 +1,122 @@
+package pgbranch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// FinishResult is what became of one COMMIT PREPARED or ROLLBACK PREPARED.
+type FinishResult uint8
+
+const (
+	// FinishUnknown: the connection was lost, or the server took back its promise of replication.
+	// Ask again.
+	FinishUnknown FinishResult = iota
+	// FinishDone: done now, durably, by this statement.
+	FinishDone
+	// FinishMissing: no such prepared transaction (42704). That is no success: see [Standing].
+	FinishMissing
+	// FinishBusy: another session is working on it (55000). Ask again.
+	FinishBusy
+	// FinishForeign: it is there, but belongs to another owner (42501) or database (0A000).
+	FinishForeign
+	// FinishRefused: some other error; nothing was done.
+	FinishRefused
+)
+
+func (r FinishResult) String() string {
+	return [...]string{"unknown", "done", "missing", "busy", "foreign", "refused"}[r]
+}
+
+// Finished is the answer for one branch.
+type Finished struct {
+	Result FinishResult
+	// Err is what the server or the connection said where Result is not FinishDone.
+	Err error
+}
+
+// Finish commits or rolls back prepared transactions, in one round trip, each by itself: PostgreSQL
+// allows no two in one transaction, and one's failure does not touch the others. If role is not
+// empty, it is taken for the time of the call, by SET ROLE. The connection must be idle, outside of
+// a transaction.
+//
+// The answer has one element per name. The end of ctx closes the connection, sends no cancel
+// request, and leaves what was not answered FinishUnknown.
+func Finish(
+	ctx context.Context, conn *pgconn.PgConn, role string, commit bool, names []txn.Name,
+) []Finished {
+	replies, err := exchange(ctx, conn, finishSQL(role, commit, names)...)
+	done := make([]Finished, len(names))
+	for i := range done {
+		// The first two replies are the settings and the role.
+		if at := i + 2; at < len(replies) {
+			done[i] = finished(replies[at], commit, replies[0].err == nil)
+			if done[i].Result == FinishForeign {
+				// That the role could not be taken explains the refusal better than the refusal
+				// does.
+				done[i].Err = errors.Join(replies[1].error(), done[i].Err)
+			}
+		}
+		if done[i].Result == FinishUnknown && done[i].Err == nil {
+			done[i].Err = err
+		}
+	}
+	return done
+}
+
+func finishSQL(role string, commit bool, names []txn.Name) []string {
+	verb := "ROLLBACK PREPARED "
+	if commit {
+		verb = "COMMIT PREPARED "
+	}
+	queries := make([]string, 0, len(names)+3)
+	if role == "" {
+		queries = append(queries, keepSettings(false), "RESET ROLE")
+	} else {
+		queries = append(queries, keepSettings(false), "SET ROLE "+QuoteIdentifier(role))
+	}
+	for _, name := range names {
+		queries = append(queries, verb+nameLiteral(name))
+	}
+	return append(queries, "RESET ROLE")
+}
+
+// finished reads one reply. Only the expected tag without a warning is done; without the settings a
+// warning could not be seen, so that then nothing is.
+func finished(r reply, commit, settled bool) Finished {
+	want := "ROLLBACK PREPARED"
+	if commit {
+		want = "COMMIT PREPARED"
+	}
+	if r.err != nil {
+		return Finished{Result: finishResult(r.err), Err: r.err}
+	}
+	if len(r.results) != 1 || r.results[0].tag != want || !settled {
+		return Finished{}
+	}
+	if w := r.results[0].warning; w != "" {
+		return Finished{Err: fmt.Errorf("%w: %s", ErrNotReplicated, w)}
+	}
+	return Finished{Result: FinishDone}
+}
+
+func finishResult(e *pgconn.PgError) FinishResult {
+	if fatal(e) {
+		return FinishUnknown
+	}
+	switch e.Code {
+	case codeUndefinedObject:
+		return FinishMissing
+	case codeNotInState:
+		return FinishBusy
+	case codeNoPrivilege, codeNotSupported:
+		return FinishForeign
+	default:
+		return FinishRefused
+	}
+}
