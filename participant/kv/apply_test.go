@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -277,5 +278,21 @@ func TestAnswersBelongToTheCaller(t *testing.T) {
 	standing(t, s.Commit, name(1), txn.Evidence{})
 	if got := value(t, s, "k"); got != "value" {
 		t.Errorf("committed: %s", got)
+	}
+}
+
+// TestFirstVoteStands: the coordinator may have heard it.
+func TestFirstVoteStands(t *testing.T) {
+	b := &branch{}
+	no := participant.Vote{Vote: txn.VoteNo, Reason: "a conflict"}
+	if got := b.end(no); got != no || !b.closed {
+		t.Errorf("ended with %+v, closed %v", got, b.closed)
+	}
+	if got := b.end(participant.Vote{Vote: txn.VoteReadOnly}); got != no {
+		t.Errorf("then with %+v", got)
+	}
+	b.spoil(errors.New("too late"))
+	if *b.vote != no {
+		t.Errorf("then with %+v", *b.vote)
 	}
 }

@@ -154,8 +154,10 @@ func (s *branches) retire(n txn.Name, v participant.Vote) {
 	}
 }
 
-// dropOlder removes the branches that began under an epoch of the log that is over. Their
-// coordinator will never ask for their vote.
+// dropOlder removes the branches that began under an epoch of the log that is over: their
+// coordinator will never ask for their vote. A branch of the new epoch whose client was faster than
+// the coordinator's first call is among them, and votes unknown; that costs a transaction, and only
+// in the moment after a restart.
 func (s *branches) dropOlder(f txn.Fence) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -28,9 +28,9 @@ const countSQL = `SELECT pg_is_in_recovery()::text,
 		WHERE database = current_database() AND NOT (` + ours + `)))::text
 	FROM pg_prepared_xacts`
 
-// listSQL lists branches of this database that meet a condition. Whether a role may be taken is asked
-// for the connecting role, since that is what SET ROLE goes by; from version 16 on a membership may
-// come without the option to do so.
+// listSQL lists branches of this database that meet a condition. Whether a role may be taken is
+// asked for the connecting role, since that is what SET ROLE goes by; from version 16 on a
+// membership may come without the option to do so.
 func listSQL(condition string) string {
 	return fmt.Sprintf(`SELECT gid, transaction::text, coalesce(owner, ''),
 		coalesce(pg_has_role(session_user, owner, CASE

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,8 +21,11 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// srv is the one server that all tests share; those that need another start their own.
-var srv *pghost.Server
+// srv is the server that most tests share. lonelyServer is made by lonely.
+var (
+	srv, lonelyServer *pghost.Server
+	lonelyOnce        sync.Once
+)
 
 // TestMain starts a server. Under -short there is none, and only TestConfig… and the like, which
 // need no database, are left: everything else here is about what PostgreSQL really does.
@@ -60,7 +64,13 @@ func startServer() (stop func() error, err error) {
 	if srv, err = inst.Start(ctx, pghost.Config{Name: "adapter"}); err != nil {
 		return nil, err
 	}
-	stop = func() error { return srv.Stop(ctx) }
+	stop = func() error {
+		err := srv.Stop(ctx)
+		if lonelyServer != nil {
+			err = errors.Join(err, lonelyServer.Stop(ctx))
+		}
+		return err
+	}
 	if err := srv.Exec(ctx, "postgres", schema); err != nil {
 		return nil, errors.Join(err, stop())
 	}
@@ -160,7 +170,11 @@ func (s *session) try(sql string) error {
 // prepare makes a branch with one effect, owned by a role, and returns it with its evidence.
 func (s *session) prepare(owner string) participant.Branch {
 	s.t.Helper()
-	name := newName()
+	return s.prepareAs(owner, newName())
+}
+
+func (s *session) prepareAs(owner string, name txn.Name) participant.Branch {
+	s.t.Helper()
 	s.run(fmt.Sprintf("BEGIN; INSERT INTO effects VALUES ('%s')", name))
 	v := pgbranch.Prepare(context.Background(), s.PgConn, name,
 		pgbranch.PrepareOptions{OwnerRole: owner})
@@ -168,6 +182,48 @@ func (s *session) prepare(owner string) participant.Branch {
 		s.t.Fatalf("vote %v: %s (%v)", v.Vote, v.Reason, v.Err)
 	}
 	return participant.Branch{Name: name, Evidence: v.Evidence}
+}
+
+// prepareAsync prepares without waiting for a synchronous standby, as pgbranch never would.
+func (s *session) prepareAsync(owner string) participant.Branch {
+	s.t.Helper()
+	name := newName()
+	xid := s.run(fmt.Sprintf(`SET synchronous_commit = local; BEGIN;
+		INSERT INTO effects VALUES ('%s'); SELECT pg_current_xact_id()::text`, name))
+	s.run(fmt.Sprintf("SET LOCAL ROLE %s; PREPARE TRANSACTION '%s'", owner, name))
+	b := participant.Branch{Name: name}
+	place, err := pgbranch.Look(context.Background(), s.PgConn)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	b.Evidence.Identity, b.Evidence.Position = place.Identity, place.Position
+	if _, err := fmt.Sscan(xid, &b.Evidence.XID); err != nil {
+		s.t.Fatal(err)
+	}
+	return b
+}
+
+// awaitSyncRep waits until a session of the role waits for its synchronous standby.
+func (s *session) awaitSyncRep(role string) (pid string) {
+	s.t.Helper()
+	await(s.t, "a replication wait", func() bool {
+		pid = s.run(fmt.Sprintf(`SELECT coalesce(max(pid), 0) FROM pg_stat_activity
+			WHERE usename = '%s' AND wait_event = 'SyncRep'`, role))
+		return pid != "0"
+	})
+	return pid
+}
+
+// cancelSyncRep cancels one replication wait of the role's, and returns when that one is over.
+func (s *session) cancelSyncRep(role string) {
+	s.t.Helper()
+	pid := s.awaitSyncRep(role)
+	started := s.run("SELECT query_start FROM pg_stat_activity WHERE pid = " + pid)
+	s.run("SELECT pg_cancel_backend(" + pid + ")")
+	await(s.t, "the end of the replication wait", func() bool {
+		return s.run(fmt.Sprintf(`SELECT count(*) FROM pg_stat_activity WHERE pid = %s
+			AND wait_event = 'SyncRep' AND query_start = '%s'`, pid, started)) == "0"
+	})
 }
 
 func (s *session) effect(name txn.Name) bool {

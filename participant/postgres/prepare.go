@@ -10,7 +10,8 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// Prepare votes for branches that their applications have prepared by themselves, by what is listed:
+// Prepare votes for branches that their applications have prepared by themselves, by what is
+// listed:
 //
 //	(yes)      listed, of an owner that we can become, and a synchronous write of ours came back
 //	           without a warning after the listing

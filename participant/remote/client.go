@@ -87,7 +87,8 @@ func Dial(target string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("participant/remote: dial %s: %w", target, err)
 	}
 	return &Client{
-		closeOnce: sync.OnceValue(conn.Close), service: gavelv1.NewParticipantServiceClient(conn), resource: o.resource,
+		closeOnce: sync.OnceValue(conn.Close), resource: o.resource,
+		service:  gavelv1.NewParticipantServiceClient(conn),
 		greeting: make(chan struct{}, 1), logs: map[txn.LogID]*greeted{},
 	}, nil
 }

@@ -62,24 +62,13 @@ const (
 
 func openBent(t *testing.T, b bend) *session {
 	t.Helper()
-	config, err := pgconn.ParseConfig(srv.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dial := config.DialFunc
-	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
-		return &bentConn{Conn: conn, bend: b}, err
-	}
-	s := &session{t: t}
-	if s.PgConn, err = pgconn.ConnectConfig(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		s.Close(context.Background())
-		<-s.CleanupDone()
+	return openWith(t, srv, func(config *pgconn.Config) {
+		dial := config.DialFunc
+		config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return &bentConn{Conn: conn, bend: b}, err
+		}
 	})
-	return s
 }
 
 // PostgreSQL 15: PREPARE TRANSACTION of a failed transaction is answered with success and the tag

@@ -118,8 +118,30 @@ func openDatabase(t *testing.T, s *pghost.Server, database, role string) *sessio
 	if se.PgConn, err = pgconn.ConnectConfig(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { se.Close(context.Background()) })
+	t.Cleanup(func() {
+		se.Close(context.Background())
+		<-se.CleanupDone()
+	})
 	return se
+}
+
+// openWith connects as superuser with a configuration of the test's own.
+func openWith(t *testing.T, s *pghost.Server, change func(*pgconn.Config)) *session {
+	t.Helper()
+	config, err := pgconn.ParseConfig(s.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(config)
+	conn, err := pgconn.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close(context.Background())
+		<-conn.CleanupDone()
+	})
+	return &session{t: t, PgConn: conn}
 }
 
 // run executes SQL that must succeed, and returns the first column of the last row.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
@@ -333,7 +335,14 @@ func TestWarningOfACancelledReplicationWaitIsUnknown(t *testing.T) {
 // A caller that gives up must not turn "not replicated" into success by a cancel request: the
 // PREPARE goes on at the server, and is known as unknown.
 func TestEndOfContextSendsNoCancelRequest(t *testing.T) {
-	s, watcher := open(t, lonely, "postgres"), open(t, lonely, "postgres")
+	canceller := &countingHandler{}
+	s := openWith(t, lonely, func(c *pgconn.Config) {
+		c.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+			canceller.conn = conn
+			return canceller
+		}
+	})
+	watcher := open(t, lonely, "postgres")
 	s.write()
 	name := newName()
 	ctx, giveUp := context.WithCancelCause(t.Context())
@@ -349,12 +358,12 @@ func TestEndOfContextSendsNoCancelRequest(t *testing.T) {
 	if pgbranch.Classify(v.Err) != pgbranch.ClassUnknown {
 		t.Errorf("class %v", pgbranch.Classify(v.Err))
 	}
-	// A cancel request is answered by the end of its connection, so that it would have been served
-	// by now; the round trips of this question give it time on top.
-	for range 20 {
-		if watcher.run(fmt.Sprintf("SELECT wait_event FROM pg_stat_activity WHERE pid = %d", pid)) != "SyncRep" {
-			t.Fatal("the PREPARE was cancelled")
-		}
+	if n := canceller.called.Load(); n != 0 {
+		t.Errorf("%d cancel requests", n)
+	}
+	waits := fmt.Sprintf("SELECT wait_event FROM pg_stat_activity WHERE pid = %d", pid)
+	if got := watcher.run(waits); got != "SyncRep" {
+		t.Errorf("the PREPARE does not wait any more, but %q", got)
 	}
 	watcher.run(fmt.Sprintf("SELECT pg_terminate_backend(%d, 60000)", pid))
 	if !watcher.listed(name) {
@@ -362,6 +371,20 @@ func TestEndOfContextSendsNoCancelRequest(t *testing.T) {
 	}
 	watcher.run("ROLLBACK PREPARED '" + name.String() + "'")
 }
+
+// countingHandler is what an application may have configured: it cancels the query of a context
+// that has ended, and here counts that too.
+type countingHandler struct {
+	conn   *pgconn.PgConn
+	called atomic.Int32
+}
+
+func (h *countingHandler) HandleCancel(context.Context) {
+	h.called.Add(1)
+	_ = h.conn.CancelRequest(context.Background())
+}
+
+func (h *countingHandler) HandleUnwatchAfterCancel() {}
 
 // A zombie: the client is told unknown, the branch is not there, and appears afterwards.
 func TestZombiePrepareAppearsAfterItsClientLeft(t *testing.T) {

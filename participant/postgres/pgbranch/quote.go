@@ -19,8 +19,8 @@ func nameLiteral(name txn.Name) string {
 	return "'" + text + "'"
 }
 
-// QuoteIdentifier quotes the name of a role for SQL. A NUL cannot be sent and PostgreSQL cannot have one in
-// a name.
+// QuoteIdentifier quotes the name of a role for SQL. A NUL cannot be sent and PostgreSQL cannot
+// have one in a name.
 func QuoteIdentifier(name string) string {
 	return `"` + strings.ReplaceAll(strings.ReplaceAll(name, "\x00", ""), `"`, `""`) + `"`
 }

@@ -1,0 +1,69 @@
+// Package client runs a function of yours as one transaction over several databases: all of what it
+// did remains, or nothing does, whatever crashes.
+//
+//	bankA, bankB := pgxtx.New("bank_a", poolA), pgxtx.New("bank_b", poolB)   // your own pools
+//	c := client.New(decider)                                                // see Decider
+//
+//	err := c.InTx(ctx, func(ctx context.Context) error {
+//		_, err := bankA.Exec(ctx, `UPDATE acct SET bal = bal - 30 WHERE id = 'alice'`)
+//		if err != nil {
+//			return err
+//		}
+//		_, err = bankB.Exec(ctx, `UPDATE acct SET bal = bal + 30 WHERE id = 'bob'`)
+//		return err
+//	})
+//
+// The transaction travels in the context. A database object of a branch package (client/pgxtx) that
+// is used with it opens one session of its database on first use, its branch, and keeps to that
+// session.
+//
+// # What InTx returns
+//
+//	nil               committed. If a wait bound ran out, some branches may follow: see Report
+//	*AbortedError     rolled back: nothing of it remains. It wraps the function's own error
+//	ErrInDoubt        the outcome is not known here; the transaction may have committed. IDOf(err)
+//	                  names it, and Client.Await asks for it again
+//	*HeuristicError   decided, but somebody interfered at a database: a person must look
+//
+// A timeout is never told as a rollback. "Rolled back" is said only where it is proven: the request
+// to commit never left this process, a branch is known to have ended without effect, or the
+// coordinator said so.
+//
+// # How a transaction ends
+//
+//	function      branches      then
+//	error, panic  any           every session is rolled back; the coordinator is told, if it knew
+//	nil           none          nothing is sent
+//	nil           one           its plain COMMIT decides; the coordinator is never called
+//	nil           several       those that only read just commit; then
+//	                no writer   that was all
+//	                one writer  its plain COMMIT decides
+//	                writers     PREPARE on all of them at once, then one Commit with all votes
+//
+// A context that has ended when the function returns counts as an error.
+//
+// One writer among several branches commits in one phase although the coordinator has given the
+// transaction an id by then: nothing is prepared and the id has not left this process, so that
+// nobody can ask for it and hear "rolled back". A transaction with an idempotency key, or whose id
+// was handed out by [IDFrom], always ends at the coordinator.
+//
+// From the moment at which a Commit with votes may have left the process, prepared branches belong
+// to the coordinator: this package neither commits nor rolls back a prepared branch, ever. The
+// application may die at any moment.
+//
+// # Failures inside the function
+//
+//	happens                       effect
+//	a statement fails             the transaction can only roll back, whether the error is returned
+//	                              or ignored, unless a savepoint from before it is rolled back to
+//	panic, runtime.Goexit         rolled back; the panic goes on
+//	the context ends              rolled back, on a context of its own, in at most five seconds
+//	InTx within InTx              joins the transaction; its error makes the outer one roll back
+//	use after the end             ErrFinished; nothing is sent
+//	goroutines of the function    welcome, on different resources; they must end before it returns
+//	SQLSTATE 40001, 40P01, 55P03  AbortedError.Retryable; repeated where Retry allows it
+//
+// The presumed-abort protocol behind it is that of Mohan, Lindsay and Obermarck, "Transaction
+// Management in the R* Distributed Database Management System" (TODS 1986), section 3; its
+// read-only and one-phase endings are section 3.1 there.
+package client

@@ -1,0 +1,333 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// part is one branch on its way to a vote.
+type part struct {
+	*entry
+	review Review
+	no     txn.BranchNo
+	name   txn.Name
+	vote   txn.BranchVote
+	// err is behind a vote that is not Yes or ReadOnly.
+	err error
+}
+
+// finish ends the transaction after its function has returned.
+func (t *transaction) finish(ctx context.Context, ended, fnErr error) error {
+	open, why := t.end()
+	switch {
+	case fnErr != nil:
+		why = fnErr
+	case ended != nil:
+		why = fmt.Errorf("client: the context ended before the transaction did: %w", ended)
+	}
+	if why != nil {
+		return t.abort(ctx, open, abortedBy(txn.CauseClient, "", why))
+	}
+	return t.commit(ctx, open)
+}
+
+// abort rolls back and says so. It is true because no Commit was sent, and no PREPARE.
+func (t *transaction) abort(ctx context.Context, open []*entry, a *AbortedError) error {
+	t.abandon(ctx, open)
+	a.ID = t.registrar.known()
+	t.report(txn.Result{
+		ID: a.ID, State: txn.StateRolledBack, Outcome: txn.OutcomeRolledBack, Label: t.set.label,
+		Reason: a.Reason, Cause: a.Cause, SQLState: a.SQLState, Resource: a.Resource,
+	})
+	return a
+}
+
+// abandon rolls the sessions back, on a context that the end of ctx does not shorten: it has
+// probably ended already. Then the coordinator may forget the transaction, if it ever heard of it.
+func (t *transaction) abandon(ctx context.Context, open []*entry) {
+	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	each(open, func(e *entry) { e.branch.Finish(back, false) })
+	t.tell(ctx, txn.VoteNo, "its client rolled back")
+}
+
+// tell closes a transaction at the coordinator that was decided without it, so that it need not
+// wait for the deadline. Only memory is at stake, so that errors are of no interest: nothing is
+// prepared, and a coordinator that hears nothing rolls back what it knows nothing of.
+func (t *transaction) tell(ctx context.Context, vote txn.Vote, reason string) {
+	if !t.registrar.used() {
+		return
+	}
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), courtesy)
+	defer cancel()
+	begun, _ := t.registrar.wait(call)
+	if begun.ID.IsZero() || begun.Existing != nil {
+		return
+	}
+	if d, ok := t.client.decider.(Rollbacker); ok && vote == txn.VoteNo {
+		_, _ = d.Rollback(call, begun.ID, reason)
+		return
+	}
+	r := txn.CommitRequest{ID: begun.ID, Ack: txn.AckDecided}
+	for _, b := range begun.Branches {
+		r.Votes = append(r.Votes, txn.BranchVote{Branch: b.Branch, Vote: vote, Reason: reason})
+	}
+	// Without a branch there is nobody to vote No, and a Commit would commit.
+	if len(r.Votes) > 0 {
+		_, _ = t.client.decider.Commit(call, r)
+	}
+}
+
+// each calls f for every element at once, and waits.
+func each[T any](all []T, f func(T)) {
+	if len(all) == 1 {
+		f(all[0])
+		return
+	}
+	var join sync.WaitGroup
+	for _, x := range all {
+		join.Go(func() { f(x) })
+	}
+	join.Wait()
+}
+
+// commit ends a transaction whose function has succeeded.
+func (t *transaction) commit(ctx context.Context, open []*entry) error {
+	t.mu.Lock()
+	registered, pinned := t.mu.registered, t.mu.pinned
+	t.mu.Unlock()
+	call, cancel := settling(ctx, t.set.undecided())
+	defer cancel()
+	if !registered {
+		return t.commitPlainly(ctx, call, nil, parts(open))
+	}
+	all := parts(open)
+	if a := reviewAll(call, all); a != nil {
+		return t.abort(ctx, open, a)
+	}
+	begun, err := t.registrar.wait(ctx)
+	if err == nil {
+		err = name(all, begun)
+	}
+	if err != nil {
+		return t.abort(ctx, open, t.refused(err))
+	}
+	readers, writers := split(all)
+	if !pinned && len(writers) < 2 {
+		return t.commitPlainly(ctx, call, readers, writers)
+	}
+	return t.commitByVote(ctx, call, begun.ID, readers, writers)
+}
+
+func parts(open []*entry) []*part {
+	all := make([]*part, len(open))
+	for i, e := range open {
+		all[i] = &part{entry: e}
+	}
+	return all
+}
+
+// reviewAll reviews every branch, before anything is ended or prepared: what can only roll back
+// makes all of it do so.
+func reviewAll(ctx context.Context, all []*part) *AbortedError {
+	each(all, func(p *part) { p.review = p.branch.Review(ctx) })
+	for _, p := range all {
+		if r := p.review; r.Finding == FoundFailed {
+			return aborted(p.resource, r.Reason, r.SQLState, r.Err)
+		}
+	}
+	return nil
+}
+
+func aborted(resource, reason, code string, err error) *AbortedError {
+	return &AbortedError{
+		Cause: txn.CauseVotedNo, Reason: reason, Resource: resource, SQLState: code,
+		Retryable: retryableState(code), Err: err,
+	}
+}
+
+// name gives every branch the name that the coordinator has acknowledged.
+func name(all []*part, begun txn.Begun) error {
+	byResource := make(map[string]txn.Enlisted, len(begun.Branches))
+	for _, b := range begun.Branches {
+		byResource[b.Resource] = b
+	}
+	for _, p := range all {
+		b, ok := byResource[p.resource]
+		if !ok {
+			return fmt.Errorf("client: the coordinator did not acknowledge the branch at %s",
+				p.resource)
+		}
+		p.no, p.name = b.Branch, b.Name
+	}
+	return nil
+}
+
+func split(all []*part) (readers, writers []*part) {
+	for _, p := range all {
+		if p.review.Finding == FoundReader {
+			readers = append(readers, p)
+		} else {
+			writers = append(writers, p)
+		}
+	}
+	return readers, writers
+}
+
+// commitPlainly ends a transaction with at most one writer. The readers commit first: a
+// serialization failure among them must still be able to stop the writer, whose COMMIT is the
+// decision.
+//
+// The coordinator may know the transaction, as one with nothing prepared. It can never commit it by
+// itself, and nobody outside knows its id, so that its presumption of abort has no listener.
+func (t *transaction) commitPlainly(ctx, call context.Context, readers, writers []*part) error {
+	each(readers, func(p *part) { p.leave(call) })
+	plan := txn.PlanNone
+	for _, p := range readers {
+		if p.vote.Vote != txn.VoteReadOnly {
+			return t.abort(ctx, entries(writers), p.refusal())
+		}
+	}
+	for _, p := range writers {
+		plan = txn.PlanOnePhase
+		switch e := p.branch.Finish(call, true); e.Standing {
+		case txn.StandingCommitted:
+		case txn.StandingRolledBack:
+			return t.abort(ctx, nil, aborted(p.resource, e.Reason, e.SQLState, e.Err))
+		default:
+			// The id stays unsaid: the coordinator's answer to it would be worthless.
+			t.report(txn.Result{Outcome: txn.OutcomeUnknown, Plan: plan, Label: t.set.label})
+			return &InDoubtError{Resource: p.resource, Err: because(e.Reason, e.Err)}
+		}
+	}
+	t.tell(ctx, txn.VoteReadOnly, "it was committed in one phase")
+	t.report(txn.Result{
+		State: txn.StateCommitted, Outcome: txn.OutcomeCommitted, Plan: plan, Label: t.set.label,
+	})
+	return nil
+}
+
+func entries(all []*part) []*entry {
+	out := make([]*entry, len(all))
+	for i, p := range all {
+		out[i] = p.entry
+	}
+	return out
+}
+
+// because joins a reason in words with the error that it explains.
+func because(reason string, err error) error {
+	switch {
+	case err == nil:
+		return errors.New(reason)
+	case reason == "":
+		return err
+	}
+	return fmt.Errorf("%s: %w", reason, err)
+}
+
+// leave commits a reader. A COMMIT whose reply was lost counts as No: the branch wrote nothing and
+// can never be prepared, and whether its reads were serializable is not known.
+func (p *part) leave(ctx context.Context) {
+	e := p.branch.Finish(ctx, true)
+	vote := txn.VoteNo
+	if e.Standing == txn.StandingCommitted {
+		vote = txn.VoteReadOnly
+	}
+	p.take(vote, e)
+}
+
+// prepare prepares a writer and takes its vote.
+func (p *part) prepare(ctx context.Context) {
+	e := p.branch.Prepare(ctx, p.name)
+	switch e.Standing {
+	case txn.StandingPrepared:
+		p.take(txn.VoteYes, e)
+	case txn.StandingRolledBack:
+		p.take(txn.VoteNo, e)
+	default:
+		p.take(txn.VoteUnknown, e)
+	}
+}
+
+func (p *part) take(v txn.Vote, e Ending) {
+	p.err = e.Err
+	p.vote = txn.BranchVote{
+		Branch: p.no, Vote: v, Evidence: e.Evidence, Reason: e.Reason, SQLState: e.SQLState,
+	}
+	if e.Reason == "" && e.Err != nil {
+		p.vote.Reason = e.Err.Error()
+	}
+}
+
+func (p *part) refusal() *AbortedError {
+	return aborted(p.resource, p.vote.Reason, p.vote.SQLState, p.err)
+}
+
+// commitByVote is two-phase commit. PREPARE goes out on all writers at once; their sessions are
+// free again when it returns; one Commit carries all votes. From here on the prepared branches are
+// the coordinator's, whatever happens to this process or to its Commit.
+func (t *transaction) commitByVote(
+	ctx, call context.Context, id txn.ID, readers, writers []*part,
+) error {
+	all := append(append([]*part{}, readers...), writers...)
+	each(all, func(p *part) {
+		if p.review.Finding == FoundReader {
+			p.leave(call)
+		} else {
+			p.prepare(call)
+		}
+	})
+	r := txn.CommitRequest{ID: id, Ack: t.set.ack, Wait: t.set.wait}
+	var no *part
+	for _, p := range all {
+		r.Votes = append(r.Votes, p.vote)
+		if p.vote.Vote == txn.VoteNo && no == nil {
+			no = p
+		}
+	}
+	if no != nil {
+		return t.rollBackByVote(ctx, r, no)
+	}
+	limit := t.set.asking() + max(t.set.wait, txn.DefaultWait)
+	asked, cancel := settling(ctx, limit)
+	defer cancel()
+	result, err := t.client.settle(ctx, asked, r)
+	if err != nil {
+		t.report(txn.Result{ID: id, Outcome: txn.OutcomeUnknown, Label: t.set.label})
+		return &InDoubtError{ID: id, Err: err}
+	}
+	t.report(result)
+	return outcomeError(result)
+}
+
+// rollBackByVote sends votes with a No among them, which is a rollback. That branch was seen to end
+// and was never prepared, so that no coordinator can ever commit: the answer is certain even if the
+// call is not, and the prepared branches are rolled back by the coordinator, now or when the
+// deadline has passed.
+func (t *transaction) rollBackByVote(
+	ctx context.Context, r txn.CommitRequest, no *part,
+) error {
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	result, err := t.client.settle(ctx, call, r)
+	if err == nil && result.Outcome != txn.OutcomeRolledBack {
+		result.Reason = fmt.Sprintf("%s voted No (%s), and the coordinator answered %s",
+			no.resource, no.vote.Reason, result.Outcome)
+		return &HeuristicError{Result: result}
+	}
+	a := no.refusal()
+	a.ID = r.ID
+	if err != nil {
+		result = txn.Result{
+			ID: r.ID, State: txn.StateRolledBack, Outcome: txn.OutcomeRolledBack, Cause: a.Cause,
+			Label: t.set.label, Reason: a.Reason, Resource: a.Resource, SQLState: a.SQLState,
+		}
+	}
+	t.report(result)
+	return a
+}
