@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/point"
 )
 
 // part is one branch on its way to a vote.
@@ -279,7 +280,9 @@ func (t *transaction) commitByVote(
 		if p.review.Finding == FoundReader {
 			p.leave(call)
 		} else {
+			point.Hit(point.BeforePrepareSend, id)
 			p.prepare(call)
+			point.Hit(point.AfterVote, id)
 		}
 	})
 	r := txn.CommitRequest{ID: id, Ack: t.set.ack, Wait: t.set.wait}

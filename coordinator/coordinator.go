@@ -29,6 +29,8 @@ type Coordinator struct {
 	lanes         map[string]*lane
 	keepers       map[string]*keeper
 	snapshotting  atomic.Bool
+	// adopted are logs whose decisions came along; it never changes after Open.
+	adopted []protocol.AdoptedRecord
 
 	failed   failure
 	stop     context.CancelFunc
@@ -130,6 +132,7 @@ func (c *Coordinator) openLog() (*protocol.State, error) {
 	}
 	c.log = log
 	state.Log, state.Epoch = log.ID(), log.Epoch()
+	c.adopted = slices.Clone(state.Adopted())
 	return state, nil
 }
 

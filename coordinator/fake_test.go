@@ -157,6 +157,8 @@ func (d *fakeDB) finish(
 	for i, x := range b {
 		xid, prepared := d.prepared[x.Name]
 		switch {
+		case x.Name.Log != f.Log:
+			found[i].Standing = txn.StandingForeign
 		case prepared && end == txn.StandingUnknown:
 			found[i].Standing = txn.StandingPrepared
 		case prepared:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,8 +76,27 @@ func (l *lane) work(ctx context.Context) {
 		}
 		// There may be more than this batch: let another worker look.
 		l.signal()
-		l.call(ctx, batch)
+		for _, group := range byLog(batch) {
+			l.call(ctx, group)
+		}
 	}
+}
+
+// byLog splits a batch by the log of its names: branches of an adopted log are finished on its
+// behalf. All but a log that has adopted another get their batch back.
+func byLog(batch []*item) [][]*item {
+	var groups [][]*item
+	for _, it := range batch {
+		i := slices.IndexFunc(groups, func(g []*item) bool {
+			return g[0].msg.Name.Log == it.msg.Name.Log
+		})
+		if i < 0 {
+			i = len(groups)
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], it)
+	}
+	return groups
 }
 
 func (l *lane) sleep(ctx context.Context, wait time.Duration) {
@@ -100,7 +120,7 @@ func (l *lane) call(ctx context.Context, batch []*item) {
 	for i, it := range batch {
 		branches[i] = participant.Branch{Name: it.msg.Name, Evidence: it.msg.Evidence}
 	}
-	fence := l.c.fence()
+	fence := l.c.fenceFor(batch[0].msg.Name.Log)
 	var err error
 	switch batch[0].msg.Act {
 	case protocol.ActPrepare:

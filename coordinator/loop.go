@@ -349,6 +349,17 @@ func hitReply(r protocol.Reply) {
 	}
 }
 
+// fenceFor is the fence for branches of log: ours, or that of a log whose decisions we took over,
+// at its last known epoch. Should that log be alive after all, it keeps its right, and we wait.
+func (c *Coordinator) fenceFor(log txn.LogID) txn.Fence {
+	for _, a := range c.adopted {
+		if a.Log == log {
+			return txn.Fence{Log: a.Log, Epoch: a.Epoch}
+		}
+	}
+	return c.fence()
+}
+
 // fence says on whose behalf resources are called.
 func (c *Coordinator) fence() txn.Fence {
 	return txn.Fence{Log: c.log.ID(), Epoch: c.log.Epoch(), LSN: c.log.LSN()}

@@ -141,8 +141,11 @@ func (p PlanRequest) missing(
 	}
 	var rows []PlanRow
 	for len(ask) > 0 {
-		n := min(len(ask), participant.MaxBatch)
-		found, err := r.Manager.Inquire(ctx, p.Fence, ask[:n])
+		n := 1
+		for n < min(len(ask), participant.MaxBatch) && ask[n].Name.Log == ask[0].Name.Log {
+			n++
+		}
+		found, err := r.Manager.Inquire(ctx, p.fence(ask[0].Name.Log), ask[:n])
 		if err != nil {
 			return rows, fmt.Errorf("inquire: %w", err)
 		}
@@ -159,6 +162,16 @@ func (p PlanRequest) missing(
 		ask = ask[n:]
 	}
 	return rows, nil
+}
+
+// fence is on whose behalf branches of log are asked about.
+func (p PlanRequest) fence(log txn.LogID) txn.Fence {
+	for _, a := range p.State.Adopted() {
+		if a.Log == log {
+			return txn.Fence{Log: a.Log, Epoch: a.Epoch}
+		}
+	}
+	return p.Fence
 }
 
 // Settle waits until nothing is left to do that can be done without a person: every configured

@@ -15,6 +15,7 @@ func TestJudge(t *testing.T) {
 		gone       = txn.StandingGone
 		held       = txn.StandingHeld
 		foreign    = txn.StandingForeign
+		unknown    = txn.StandingUnknown
 	)
 	const (
 		undone   = VerdictHeuristicRollback
@@ -46,8 +47,8 @@ func TestJudge(t *testing.T) {
 		{"forgotten", facts(SaysForgotten, prepared, false, true), 'J', leave},
 		{"ended, prepared again", facts(SaysEnded, prepared, false, false), 'K', VerdictCommit},
 		{"decided without it", facts(SaysCommit, prepared, false, false), 'L', leave},
-		{"unreachable", facts(SaysCommit, txn.StandingUnknown, true, false), 'S', leave},
-		{"unreachable, no record", facts(SaysNothing, txn.StandingUnknown, false, true), 'S', leave},
+		{"unreachable", facts(SaysCommit, unknown, true, false), 'S', leave},
+		{"unreachable, no record", facts(SaysNothing, unknown, false, true), 'S', leave},
 		{"another server", facts(SaysCommit, held, true, false), 'T', leave},
 		{"another server, no record", facts(SaysNothing, held, false, true), 'T', leave},
 		{"over and gone", facts(SaysNothing, gone, false, false), 'V', leave},

@@ -66,6 +66,13 @@ type HeuristicRecord struct {
 	Reason string
 }
 
+// AdoptedRecord names a log whose decisions this log took over, and the last epoch of it that was
+// read: its branches are finished on its behalf.
+type AdoptedRecord struct {
+	Log   txn.LogID
+	Epoch txn.Epoch
+}
+
 // OutcomesRecord is the committed set of a snapshot: bit i of Bits stands for sequence First+i.
 type OutcomesRecord struct {
 	First txn.Seq
@@ -86,6 +93,7 @@ func (EndRecord) isRecord()       {}
 func (HeuristicRecord) isRecord() {}
 func (OutcomesRecord) isRecord()  {}
 func (KeyRecord) isRecord()       {}
+func (AdoptedRecord) isRecord()   {}
 
 // Key is an idempotency key: half a SHA-256 of the key and of the body that it stands for. The zero
 // Key means that the transaction has none.

@@ -28,6 +28,7 @@ type State struct {
 	committed bitmap                 // of [Low, High), this log's own
 	keys      map[[16]byte]KeyRecord // retained keys of committed transactions
 	keyOrder  []KeyRecord            // the same, oldest first
+	adopted   []AdoptedRecord        // logs whose decisions came along
 }
 
 // Decided is a commit whose end is not recorded: its branches must be committed, or are a matter
@@ -65,6 +66,9 @@ func (s *State) Apply(r Record) error {
 		return s.applyOutcomes(r)
 	case KeyRecord:
 		s.retainKey(r)
+		return nil
+	case AdoptedRecord:
+		s.adopted = append(s.adopted, r)
 		return nil
 	}
 	return fmt.Errorf("%w: record of type %T", ErrContradiction, r)
@@ -225,6 +229,9 @@ func (s *State) OpenDecisions() []*Decided {
 // change it.
 func (s *State) Resources() []ResourceRecord { return s.resources }
 
+// Adopted lists the logs whose decisions this one took over.
+func (s *State) Adopted() []AdoptedRecord { return s.adopted }
+
 // Keys is the number of retained idempotency keys.
 func (s *State) Keys() int { return len(s.keys) }
 
@@ -233,6 +240,11 @@ func (s *State) Records() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
 		if !yield(OpenRecord{Epoch: s.Epoch}) || !yield(RangeRecord{Low: s.Low, High: s.High}) {
 			return
+		}
+		for _, a := range s.adopted {
+			if !yield(a) {
+				return
+			}
 		}
 		for _, r := range s.resources {
 			if !yield(r) {
@@ -262,9 +274,12 @@ func (s *State) Records() iter.Seq[Record] {
 // its resources, and its decisions, under the old ids. Nothing else of it counts in the new log.
 func (s *State) Inheritance() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
+		if !yield(AdoptedRecord{Log: s.Log, Epoch: s.Epoch}) {
+			return
+		}
 		for r := range s.Records() {
 			switch c := r.(type) {
-			case ResourceRecord, HeuristicRecord:
+			case ResourceRecord, HeuristicRecord, AdoptedRecord:
 			case CommitRecord:
 				c.Key = Key{}
 				r = c

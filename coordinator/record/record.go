@@ -18,6 +18,7 @@
 //	14 ONE_PHASE  reserved
 //	15 OUTCOMES   first, bits            (snapshots)
 //	16 KEY        key hash, body hash, id  (snapshots)
+//	17 ADOPTED    log, epoch             (snapshots)
 //	32–34         reserved (replication)
 package record
 
@@ -44,6 +45,7 @@ const (
 	TypeOnePhase  = 14
 	TypeOutcomes  = 15
 	TypeKey       = 16
+	TypeAdopted   = 17
 )
 
 // ErrMalformed is wrapped by Decode's errors about a body that Encode never wrote.
@@ -77,6 +79,8 @@ func Name(t uint8) string {
 		return "OUTCOMES"
 	case TypeKey:
 		return "KEY"
+	case TypeAdopted:
+		return "ADOPTED"
 	}
 	return fmt.Sprintf("TYPE_%d", t)
 }
@@ -113,6 +117,9 @@ func Encode(buf []byte, r protocol.Record) txlog.Record {
 	case protocol.KeyRecord:
 		t = TypeKey
 		w.fixed(r.Key.Hash[:]).fixed(r.Key.Body[:]).fixed(r.ID[:])
+	case protocol.AdoptedRecord:
+		t = TypeAdopted
+		w.num(uint64(r.Log)).num(uint64(r.Epoch))
 	default:
 		panic(fmt.Sprintf("record: no encoding for %T", r))
 	}
@@ -219,6 +226,9 @@ func (r *reader) record(t uint8) protocol.Record {
 		return protocol.OutcomesRecord{First: r.seq(), Bits: []byte(r.str())}
 	case TypeKey:
 		return protocol.KeyRecord{Key: r.key(), ID: r.id()}
+	case TypeAdopted:
+		return protocol.AdoptedRecord{Log: txn.LogID(r.num(uint64(txn.MaxLogID))),
+			Epoch: txn.Epoch(r.num(1<<32 - 1))}
 	}
 	return nil
 }
