@@ -53,15 +53,15 @@
 //
 // # Failures inside the function
 //
-//	happens                       effect
-//	a statement fails             the transaction can only roll back, whether the error is returned
-//	                              or ignored, unless a savepoint from before it is rolled back to
-//	panic, runtime.Goexit         rolled back; the panic goes on
-//	the context ends              rolled back, on a context of its own, in at most five seconds
-//	InTx within InTx              joins the transaction; its error makes the outer one roll back
-//	use after the end             ErrFinished; nothing is sent
-//	goroutines of the function    welcome, on different resources; they must end before it returns
-//	SQLSTATE 40001, 40P01, 55P03  AbortedError.Retryable; repeated where Retry allows it
+//	happens                      effect
+//	a statement fails            the transaction can only roll back, whether the error is returned
+//	                             or ignored, unless a savepoint from before it is rolled back to
+//	panic, runtime.Goexit        rolled back; the panic goes on
+//	the context ends             rolled back, on a context of its own, in at most five seconds
+//	InTx within InTx             joins the transaction; its error makes the outer one roll back
+//	use after the end            ErrFinished; nothing is sent
+//	goroutines of the function   welcome, on different resources; they must end before it returns
+//	SQLSTATE 40001, 40P01, 55P03 AbortedError.Retryable; repeated where Retry allows it
 //
 // The presumed-abort protocol behind it is that of Mohan, Lindsay and Obermarck, "Transaction
 // Management in the R* Distributed Database Management System" (TODS 1986), section 3; its

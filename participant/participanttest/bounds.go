@@ -30,7 +30,10 @@ func (s *suite) testList(t *testing.T) {
 			len(l.Branches), l.Used)
 	}
 	for _, b := range mine {
-		at := slices.IndexFunc(l.Branches, func(x participant.Listed) bool { return x.Name == b.Name })
+		at := slices.IndexFunc(
+			l.Branches,
+			func(x participant.Listed) bool { return x.Name == b.Name },
+		)
 		if at < 0 {
 			t.Errorf("%s is missing", b.Name)
 			continue

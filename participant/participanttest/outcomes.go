@@ -73,7 +73,8 @@ func (s *suite) testPrepareRepeated(t *testing.T) {
 		}
 		// The position may be a later one: it bounds the prepare from above.
 		same := v.Evidence.Identity == b.Evidence.Identity && v.Evidence.XID == b.Evidence.XID
-		if !same || v.Evidence.Timeline != b.Evidence.Timeline || v.Evidence.LSN < b.Evidence.LSN {
+		if !same || v.Evidence.Timeline != b.Evidence.Timeline ||
+			v.Evidence.LSN < b.Evidence.LSN {
 			t.Errorf("repeated: evidence %+v, was %+v", v.Evidence, b.Evidence)
 		}
 		b.Evidence = v.Evidence

@@ -75,7 +75,14 @@ func (c Config) String() string {
 	if err != nil {
 		return fmt.Sprintf("postgres %s (unreadable DSN)", c.Name)
 	}
-	return fmt.Sprintf("postgres %s (%s@%s:%d/%s)", c.Name, pg.User, pg.Host, pg.Port, pg.Database)
+	return fmt.Sprintf(
+		"postgres %s (%s@%s:%d/%s)",
+		c.Name,
+		pg.User,
+		pg.Host,
+		pg.Port,
+		pg.Database,
+	)
 }
 
 // GoString keeps the secrets out of %#v too.

@@ -16,7 +16,7 @@ const secret = "hunter2"
 func TestConfigPrintsNoSecret(t *testing.T) {
 	var log bytes.Buffer
 	for _, dsn := range []string{
-		"postgres://app:" + secret + "@db.example:5433/bank?sslmode=disable&application_name=" + secret,
+		"postgres://app:" + secret + "@db.example:5433/bank?application_name=" + secret,
 		"host=db.example user=app password=" + secret + " dbname=bank",
 		"postgres://app:" + secret + "@db.example:port/bank",
 	} {

@@ -51,11 +51,21 @@ func (r *Resource) describe(
 	}
 	facts, err := readFacts(ctx, conn, r.config.OwnerRole)
 	if err != nil {
-		return participant.Description{}, fmt.Errorf("postgres: describe %s: %w", r.config.Name, err)
+		return participant.Description{}, fmt.Errorf(
+			"postgres: describe %s: %w",
+			r.config.Name,
+			err,
+		)
 	}
-	d := participant.Description{Kind: "postgres", Version: conn.ParameterStatus("server_version"),
-		Identity: place.Identity, Position: place.Position, Evidence: true,
-		Used: facts.used, Limit: facts.limit}
+	d := participant.Description{
+		Kind:     "postgres",
+		Version:  conn.ParameterStatus("server_version"),
+		Identity: place.Identity,
+		Position: place.Position,
+		Evidence: true,
+		Used:     facts.used,
+		Limit:    facts.limit,
+	}
 	d.Checks = append(d.Checks, checkPlace(place, r.past.admit(place, before)))
 	d.Checks = append(d.Checks, facts.checks()...)
 	if place.Standby {
@@ -148,8 +158,13 @@ func readFacts(ctx context.Context, conn *pgconn.PgConn, owner string) (facts, e
 }
 
 func (f facts) checks() []participant.Check {
-	return []participant.Check{f.checkSlots(), f.checkDurability(), f.checkOwner(), f.checkReaper(),
-		f.checkStrangers()}
+	return []participant.Check{
+		f.checkSlots(),
+		f.checkDurability(),
+		f.checkOwner(),
+		f.checkReaper(),
+		f.checkStrangers(),
+	}
 }
 
 func (f facts) checkSlots() participant.Check {
@@ -189,8 +204,8 @@ func (f facts) checkOwner() participant.Check {
 		return ok("role %s is a superuser and can finish every branch", f.role)
 	case f.owner == "":
 		return warn("CREATE ROLE gavel_owner NOLOGIN; GRANT gavel_owner TO "+role+
-			"; -- and to the applications' roles", "no owner role: only branches that %s or a role "+
-			"it is a member of has prepared can be finished", f.role)
+			"; -- and to the applications' roles", "no owner role: only branches that %s or "+
+			"a role it is a member of has prepared can be finished", f.role)
 	case !f.ownerExists:
 		return bad(fmt.Sprintf("CREATE ROLE %s NOLOGIN; GRANT %s TO %s; -- and to the "+
 			"applications' roles", name, name, role), "the owner role %s does not exist", f.owner)
@@ -203,8 +218,11 @@ func (f facts) checkOwner() participant.Check {
 
 func (f facts) checkReaper() participant.Check {
 	if f.reaper != "" {
-		return bad("ALTER SYSTEM RESET "+f.reaper+"; SELECT pg_reload_conf();",
-			"setting %s rolls prepared transactions back by itself, also committed ones", f.reaper)
+		return bad(
+			"ALTER SYSTEM RESET "+f.reaper+"; SELECT pg_reload_conf();",
+			"setting %s rolls prepared transactions back by itself, also committed ones",
+			f.reaper,
+		)
 	}
 	return ok("no setting ends prepared transactions")
 }

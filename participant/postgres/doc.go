@@ -34,12 +34,12 @@
 //	right   log id            exclusive, held by one control connection per process
 //	crew    log id | 1<<60    shared, held by each connection that finishes branches
 //
-// Every holder's application_name says gavel/<log>/<epoch>. A process with a higher epoch ends the
-// holder's session, takes the right, and then ends all sessions of the old crew; a lower epoch is
-// fenced. A connection that joins a crew looks, after it has the lock, whether its own process
-// still holds the right. So whoever took the lock before the right changed hands is ended, and
-// whoever took it after that sees it: no COMMIT PREPARED or ROLLBACK PREPARED of the old process
-// can follow the new one's first.
+// Every holder's application_name says gavel/<log>/<epoch>/<process>. A process with a higher epoch
+// ends the holder's session, takes the right, and then ends all sessions of the old crew; a lower
+// epoch is fenced. A connection that joins a crew looks, after it has the lock, whether its own
+// process still holds the right. So whoever took the lock before the right changed hands is ended,
+// and whoever took it after that sees it: no COMMIT PREPARED or ROLLBACK PREPARED of the old
+// process can follow the new one's first.
 //
 // # Failure semantics
 //

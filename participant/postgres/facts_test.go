@@ -32,18 +32,30 @@ func TestFactSQLStates(t *testing.T) {
 		statements []string
 		want       string
 	}{
-		"unknown name, commit":         {[]string{"COMMIT PREPARED 'no'"}, "42704"},
-		"unknown name, rollback":       {[]string{"ROLLBACK PREPARED 'no'"}, "42704"},
-		"a second commit":              {[]string{begin, quoted(5), "COMMIT PREPARED 'xxxxx'", "COMMIT PREPARED 'xxxxx'"}, "42704"},
-		"name of 200 bytes":            {[]string{begin, quoted(200)}, "22023"},
-		"name of 199 bytes":            {[]string{begin, quoted(199), "ROLLBACK PREPARED '" + strings.Repeat("x", 199) + "'"}, ""},
-		"empty name":                   {[]string{begin, quoted(0), "ROLLBACK PREPARED ''"}, ""},
-		"name taken":                   {[]string{begin, quoted(3), begin, quoted(3)}, "42710"},
-		"finish inside a transaction":  {[]string{"BEGIN", "COMMIT PREPARED 'no'"}, "25001"},
-		"finish in a shared message":   {[]string{"SELECT 1; COMMIT PREPARED 'no'"}, "25001"},
-		"temporary table":              {[]string{"BEGIN; CREATE TEMP TABLE x ()", quoted(4)}, "0A000"},
-		"notify":                       {[]string{"BEGIN; NOTIFY x", quoted(4)}, "0A000"},
-		"advisory lock in transaction": {[]string{"BEGIN; SELECT pg_advisory_xact_lock(7)", quoted(4), "ROLLBACK PREPARED 'xxxx'"}, ""},
+		"unknown name, commit":   {[]string{"COMMIT PREPARED 'no'"}, "42704"},
+		"unknown name, rollback": {[]string{"ROLLBACK PREPARED 'no'"}, "42704"},
+		"a second commit": {
+			[]string{begin, quoted(5), "COMMIT PREPARED 'xxxxx'", "COMMIT PREPARED 'xxxxx'"},
+			"42704",
+		},
+		"name of 200 bytes": {[]string{begin, quoted(200)}, "22023"},
+		"name of 199 bytes": {
+			[]string{begin, quoted(199), "ROLLBACK PREPARED '" + strings.Repeat("x", 199) + "'"},
+			"",
+		},
+		"empty name":                  {[]string{begin, quoted(0), "ROLLBACK PREPARED ''"}, ""},
+		"name taken":                  {[]string{begin, quoted(3), begin, quoted(3)}, "42710"},
+		"finish inside a transaction": {[]string{"BEGIN", "COMMIT PREPARED 'no'"}, "25001"},
+		"finish in a shared message":  {[]string{"SELECT 1; COMMIT PREPARED 'no'"}, "25001"},
+		"temporary table": {
+			[]string{"BEGIN; CREATE TEMP TABLE x ()", quoted(4)}, "0A000",
+		},
+		"notify": {[]string{"BEGIN; NOTIFY x", quoted(4)}, "0A000"},
+		"advisory lock in transaction": {
+			[]string{"BEGIN; SELECT pg_advisory_xact_lock(7)", quoted(4),
+				"ROLLBACK PREPARED 'xxxx'"},
+			"",
+		},
 		"deferred foreign key": {[]string{`BEGIN; CREATE TABLE p (x int PRIMARY KEY);
 			CREATE TABLE c (x int REFERENCES p DEFERRABLE INITIALLY DEFERRED);
 			INSERT INTO c VALUES (1)`, quoted(4)}, "23503"},
@@ -117,8 +129,10 @@ func TestFactAPreparedBranchOutlivesItsSession(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- blocked.try("INSERT INTO effects VALUES ('outlives')") }()
 	await(t, "the insert to wait", func() bool {
-		return observer.run(fmt.Sprintf("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %d",
-			blocked.PID())) == "Lock"
+		return observer.run(
+			fmt.Sprintf("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %d",
+				blocked.PID()),
+		) == "Lock"
 	})
 	blockers := observer.run(fmt.Sprintf("SELECT pg_blocking_pids(%d)", blocked.PID()))
 	if blockers != "{0}" {

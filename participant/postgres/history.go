@@ -11,7 +11,9 @@ import (
 
 // ErrStandby is returned while the address leads to a server in recovery. Nothing was done; ask
 // again, it may be promoted or the address may move.
-var ErrStandby = errors.New("postgres: the server is a standby, which lists no prepared transactions")
+var ErrStandby = errors.New(
+	"postgres: the server is a standby, which lists no prepared transactions",
+)
 
 // HeldError says that the database is not the one that was registered, or that its history went
 // backwards. Nothing was done, and nothing will be before [Resource.Expect] accepts what is there.
@@ -30,9 +32,15 @@ func (e *HeldError) Error() string {
 		return fmt.Sprintf("postgres: %s leads to database %s, not to %s which was registered",
 			e.Resource, e.Found.Identity, e.Expected.Identity)
 	}
-	return fmt.Sprintf("postgres: %s went backwards, from timeline %d at %X to timeline %d at %X: "+
-		"an old primary, or a restored backup", e.Resource, e.Expected.Timeline, e.Expected.LSN,
-		e.Found.Timeline, e.Found.LSN)
+	return fmt.Sprintf(
+		"postgres: %s went backwards, from timeline %d at %X to timeline %d at %X: "+
+			"an old primary, or a restored backup",
+		e.Resource,
+		e.Expected.Timeline,
+		e.Expected.LSN,
+		e.Found.Timeline,
+		e.Found.LSN,
+	)
 }
 
 // past is what the adapter knows of its database's history, and what each connection is held to.

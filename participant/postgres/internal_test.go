@@ -12,7 +12,7 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-func TestConfigFreeFullXID(t *testing.T) {
+func TestPureFullXID(t *testing.T) {
 	for _, c := range []struct {
 		low  uint32
 		next uint64
@@ -31,7 +31,7 @@ func TestConfigFreeFullXID(t *testing.T) {
 	}
 }
 
-func TestConfigFreeEpochOf(t *testing.T) {
+func TestPureEpochOf(t *testing.T) {
 	const log txn.LogID = 5
 	name := applicationName(log, 17, "ABCD2345")
 	if e, ok := epochOf(name, log); !ok || e != 17 {
@@ -48,7 +48,7 @@ func TestConfigFreeEpochOf(t *testing.T) {
 	}
 }
 
-func TestConfigFreeSplit(t *testing.T) {
+func TestPureSplit(t *testing.T) {
 	for _, c := range []struct {
 		todo, n int
 		want    []int
@@ -70,9 +70,21 @@ func TestConfigFreeSplit(t *testing.T) {
 	}
 }
 
+// A call of an old epoch may have passed the fences just before a newer epoch's call took the
+// right. It must not give that right up and take it for itself.
+func TestPureOldEpochDoesNotTakeTheRightBack(t *testing.T) {
+	const log txn.LogID = 5
+	r := &rights{held: map[txn.LogID]*right{log: {log: log, epoch: 3}},
+		taking: map[txn.LogID]chan struct{}{}}
+	_, err := r.get(t.Context(), txn.Fence{Log: log, Epoch: 2})
+	if !errors.Is(err, participant.ErrFenced) || r.held[log] == nil {
+		t.Errorf("%v, held %v", err, r.held[log])
+	}
+}
+
 // Answers of concurrent connections overtake each other; only who was asked after a position was
 // known may be held to it.
-func TestConfigFreePast(t *testing.T) {
+func TestPurePast(t *testing.T) {
 	id, other := txn.Identity{System: 1, Database: 1}, txn.Identity{System: 2, Database: 1}
 	at := func(timeline uint32, lsn uint64) txn.Position {
 		return txn.Position{Timeline: timeline, LSN: lsn}
@@ -93,7 +105,10 @@ func TestConfigFreePast(t *testing.T) {
 		{"a backup", place(id, at(1, 20)), at(1, 30), true},
 		{"a stranger", place(other, at(1, 40)), at(1, 30), true},
 		{"a failover, to a lower position", place(id, at(2, 5)), at(1, 30), false},
-		{"the old primary, asked before the failover was seen", place(id, at(1, 50)), at(1, 30), true},
+		{
+			"the old primary, asked before the failover was seen", place(id, at(1, 50)),
+			at(1, 30), true,
+		},
 		{"the new primary", place(id, at(2, 6)), at(2, 5), false},
 	} {
 		err := p.admit(step.place, step.before)
@@ -111,7 +126,7 @@ func TestConfigFreePast(t *testing.T) {
 }
 
 // Each fault that a set-up can have is found, with a command to paste.
-func TestConfigFreeChecks(t *testing.T) {
+func TestPureChecks(t *testing.T) {
 	good := facts{role: "gavel", owner: "gavel_owner", limit: 200, connections: 100, fsync: true,
 		fullPageWrites: true, ownerExists: true, ownerTakable: true}
 	for _, c := range good.checks() {
@@ -124,16 +139,42 @@ func TestConfigFreeChecks(t *testing.T) {
 		level participant.Level
 		fix   string
 	}{
-		"no slots":        {func(f *facts) { f.limit = 0 }, participant.LevelFail, "max_prepared_transactions = 100"},
-		"few slots":       {func(f *facts) { f.limit = 99 }, participant.LevelWarn, "max_prepared_transactions = 198"},
-		"used slots":      {func(f *facts) { f.used = 160 }, participant.LevelWarn, "max_prepared_transactions = 400"},
-		"fsync":           {func(f *facts) { f.fsync = false }, participant.LevelFail, "RESET fsync"},
-		"full pages":      {func(f *facts) { f.fullPageWrites = false }, participant.LevelFail, "RESET full_page_writes"},
-		"no owner":        {func(f *facts) { f.owner = "" }, participant.LevelWarn, "CREATE ROLE"},
-		"owner missing":   {func(f *facts) { f.ownerExists = false }, participant.LevelFail, `CREATE ROLE "gavel_owner" NOLOGIN`},
-		"owner not taken": {func(f *facts) { f.ownerTakable = false }, participant.LevelFail, `GRANT "gavel_owner" TO "gavel"`},
-		"a reaper":        {func(f *facts) { f.reaper = "prepared_x_timeout" }, participant.LevelFail, "RESET prepared_x_timeout"},
-		"strangers":       {func(f *facts) { f.strangers, f.oldest = 1, "theirs" }, participant.LevelWarn, "PREPARED 'theirs'"},
+		"no slots": {
+			func(f *facts) { f.limit = 0 }, participant.LevelFail,
+			"max_prepared_transactions = 100",
+		},
+		"few slots": {
+			func(f *facts) { f.limit = 99 }, participant.LevelWarn,
+			"max_prepared_transactions = 198",
+		},
+		"used slots": {
+			func(f *facts) { f.used = 160 }, participant.LevelWarn,
+			"max_prepared_transactions = 400",
+		},
+		"fsync": {
+			func(f *facts) { f.fsync = false }, participant.LevelFail, "RESET fsync",
+		},
+		"full pages": {
+			func(f *facts) { f.fullPageWrites = false }, participant.LevelFail,
+			"RESET full_page_writes",
+		},
+		"no owner": {func(f *facts) { f.owner = "" }, participant.LevelWarn, "CREATE ROLE"},
+		"owner missing": {
+			func(f *facts) { f.ownerExists = false }, participant.LevelFail,
+			`CREATE ROLE "gavel_owner" NOLOGIN`,
+		},
+		"owner not taken": {
+			func(f *facts) { f.ownerTakable = false }, participant.LevelFail,
+			`GRANT "gavel_owner" TO "gavel"`,
+		},
+		"a reaper": {
+			func(f *facts) { f.reaper = "prepared_x_timeout" }, participant.LevelFail,
+			"RESET prepared_x_timeout",
+		},
+		"strangers": {
+			func(f *facts) { f.strangers, f.oldest = 1, "theirs" }, participant.LevelWarn,
+			"PREPARED 'theirs'",
+		},
 	} {
 		f := good
 		c.fault(&f)
@@ -143,7 +184,8 @@ func TestConfigFreeChecks(t *testing.T) {
 				found = append(found, check)
 			}
 		}
-		if len(found) != 1 || found[0].Level != c.level || !strings.Contains(found[0].Fix, c.fix) {
+		if len(found) != 1 || found[0].Level != c.level ||
+			!strings.Contains(found[0].Fix, c.fix) {
 			t.Errorf("%s: %+v, want one %v with %q", what, found, c.level, c.fix)
 		}
 	}

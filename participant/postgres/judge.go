@@ -30,7 +30,11 @@ func (r *Resource) judge(
 			return r.history(ctx, s, timeline)
 		}})
 	if err != nil {
-		return participant.Finding{}, fmt.Errorf("postgres: inquire at %s: %w", r.config.Name, err)
+		return participant.Finding{}, fmt.Errorf(
+			"postgres: inquire at %s: %w",
+			r.config.Name,
+			err,
+		)
 	}
 	if a.Standing == txn.StandingCommitted {
 		err := pgbranch.Barrier(ctx, s.PgConn)

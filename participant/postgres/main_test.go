@@ -27,7 +27,7 @@ var (
 	lonelyOnce        sync.Once
 )
 
-// TestMain starts a server. Under -short there is none, and only TestConfig… and the like, which
+// TestMain starts a server. Under -short there is none, and only TestConfig… and TestPure…, which
 // need no database, are left: everything else here is about what PostgreSQL really does.
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	stop := func() error { return nil }
 	if testing.Short() {
-		flag.Set("test.run", "^TestConfig")
+		flag.Set("test.run", "^Test(Config|Pure)")
 	} else {
 		var err error
 		if stop, err = startServer(); err != nil {
@@ -233,7 +233,9 @@ func (s *session) effect(name txn.Name) bool {
 
 func (s *session) listed(name txn.Name) bool {
 	s.t.Helper()
-	return s.run(fmt.Sprintf("SELECT count(*) FROM pg_prepared_xacts WHERE gid = '%s'", name)) == "1"
+	return s.run(
+		fmt.Sprintf("SELECT count(*) FROM pg_prepared_xacts WHERE gid = '%s'", name),
+	) == "1"
 }
 
 // await asks until the answer is yes. It gives up after a minute, which no healthy run comes near.

@@ -45,7 +45,11 @@ func (r *Resource) Prepare(
 }
 
 func (r *Resource) vote(
-	ctx context.Context, s *session, f txn.Fence, b []participant.Branch, votes []participant.Vote,
+	ctx context.Context,
+	s *session,
+	f txn.Fence,
+	b []participant.Branch,
+	votes []participant.Vote,
 ) error {
 	found, err := r.find(ctx, s, namesOf(b))
 	if err != nil {

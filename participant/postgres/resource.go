@@ -222,8 +222,10 @@ func settled(f participant.Finding) bool {
 
 func foreign(owner string) participant.Finding {
 	return participant.Finding{Standing: txn.StandingForeign,
-		Reason: fmt.Sprintf("the branch belongs to role %q, which this adapter's role may not take",
-			owner)}
+		Reason: fmt.Sprintf(
+			"the branch belongs to role %q, which this adapter's role may not take",
+			owner,
+		)}
 }
 
 func namesOf(b []participant.Branch) []txn.Name {

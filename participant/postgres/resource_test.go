@@ -192,7 +192,9 @@ func TestWaitingForAConnectionEndsWithTheContext(t *testing.T) {
 	}
 	cancel()
 	<-held
-	watcher.run("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = 'gavel'")
+	watcher.run(
+		"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = 'gavel'",
+	)
 }
 
 // PostgreSQL 15: a PREPARE is listed while it waits for its synchronous standby, and whoever

@@ -26,7 +26,9 @@ const (
 )
 
 // ErrTooManyLogs is returned when branches of more logs than an adapter serves are to be finished.
-var ErrTooManyLogs = errors.New("postgres: too many logs finish their branches through this adapter")
+var ErrTooManyLogs = errors.New(
+	"postgres: too many logs finish their branches through this adapter",
+)
 
 // errRightLost says that this process has lost the right that it had: its control connection
 // ended, and perhaps another process has it now.
@@ -78,9 +80,11 @@ func (r *rights) get(ctx context.Context, f txn.Fence) (*right, error) {
 	}
 	defer func() { <-turn }()
 	r.mu.Lock()
-	have := r.held[f.Log]
+	have, closed := r.held[f.Log], r.closed
 	r.mu.Unlock()
 	switch {
+	case closed:
+		return nil, ErrClosed
 	case have != nil && have.epoch > f.Epoch:
 		return nil, fmt.Errorf("postgres: epoch %d after %d: %w", f.Epoch, have.epoch,
 			participant.ErrFenced)

@@ -22,7 +22,7 @@ func rightHolder(observer *session) string {
 		uint64(testLog)>>32, uint32(testLog)))
 }
 
-// newLog makes a fence of a log that nobody else has the right of.
+// commitOne has a resource commit a branch, for which it must hold the right.
 func commitOne(t *testing.T, r *postgres.Resource, f txn.Fence) {
 	t.Helper()
 	b := connect(t, srv, "app").prepare("gavel_owner")
@@ -35,8 +35,10 @@ func TestHoldersSayWhoTheyAre(t *testing.T) {
 	names := observer.run(fmt.Sprintf(`SELECT count(*) FROM pg_stat_activity
 		WHERE application_name LIKE 'gavel/%s/%d/%%'`, testLog, f.Epoch))
 	if names != "2" {
-		t.Errorf("%s sessions carry log and epoch, want the control connection and one that finishes",
-			names)
+		t.Errorf(
+			"%s sessions carry log and epoch, want the control connection and one that finishes",
+			names,
+		)
 	}
 }
 
@@ -154,5 +156,10 @@ func TestCloseGivesTheRightUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "the right to be free", func() bool { return rightHolder(observer) == "0" })
+	// A call that comes too late must not leave a connection behind that nobody closes any more.
+	_, err := r.Commit(t.Context(), f, []participant.Branch{{Name: newName()}})
+	if !errors.Is(err, postgres.ErrClosed) || rightHolder(observer) != "0" {
+		t.Errorf("commit after close: %v, the right is held by %s", err, rightHolder(observer))
+	}
 	commitOne(t, openResource(t, config(srv)), f)
 }

@@ -53,7 +53,9 @@ func BeginSQL(o BeginOptions) string {
 	if o.IdleTimeout > 0 {
 		// A fraction of a millisecond must not become 0, which means "never".
 		ms := max(o.IdleTimeout.Milliseconds(), 1)
-		b.WriteString("; SET LOCAL idle_in_transaction_session_timeout = " + strconv.FormatInt(ms, 10))
+		b.WriteString(
+			"; SET LOCAL idle_in_transaction_session_timeout = " + strconv.FormatInt(ms, 10),
+		)
 	}
 	if !o.ID.IsZero() {
 		b.WriteString("; " + TagSQL(o.ID))

@@ -16,7 +16,10 @@ func TestBeginSetsWhatItIsAsked(t *testing.T) {
 		isolation, readonly, idle string
 	}{
 		{pgbranch.BeginOptions{}, "read committed", "off", "0"},
-		{pgbranch.BeginOptions{Isolation: pgbranch.Serializable, ReadOnly: true}, "serializable", "on", "0"},
+		{
+			pgbranch.BeginOptions{Isolation: pgbranch.Serializable, ReadOnly: true},
+			"serializable", "on", "0",
+		},
 		{pgbranch.BeginOptions{Isolation: pgbranch.RepeatableRead, IdleTimeout: 90 * time.Second},
 			"repeatable read", "off", "90s"},
 	} {
@@ -33,7 +36,11 @@ func TestBeginSetsWhatItIsAsked(t *testing.T) {
 		idle := s.run("SELECT setting::int * interval '1 ms' = '" + c.idle +
 			"'::interval FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'")
 		if idle != "t" {
-			t.Errorf("%+v: the idle timeout is %s", c.options, s.run("SHOW idle_in_transaction_session_timeout"))
+			t.Errorf(
+				"%+v: the idle timeout is %s",
+				c.options,
+				s.run("SHOW idle_in_transaction_session_timeout"),
+			)
 		}
 	}
 }

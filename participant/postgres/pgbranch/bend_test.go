@@ -113,7 +113,8 @@ func TestALineCutDuringPrepareIsUnknown(t *testing.T) {
 			}
 			continue
 		}
-		if v.Vote != txn.VoteUnknown || pgbranch.Classify(v.Err) != pgbranch.ClassUnknown || !s.IsClosed() {
+		if v.Vote != txn.VoteUnknown || pgbranch.Classify(v.Err) != pgbranch.ClassUnknown ||
+			!s.IsClosed() {
 			t.Errorf("cut at message %d: vote %v, %v, closed %v", at, v.Vote, v.Err, s.IsClosed())
 		}
 	}
@@ -143,7 +144,8 @@ func TestALineCutDuringFinish(t *testing.T) {
 			t.Errorf("cut at the fourth %c: %v (%v), %v (%v)", kind,
 				got[0].Result, got[0].Err, got[1].Result, got[1].Err)
 		}
-		if second == pgbranch.FinishUnknown && pgbranch.Classify(got[1].Err) != pgbranch.ClassUnknown {
+		if second == pgbranch.FinishUnknown &&
+			pgbranch.Classify(got[1].Err) != pgbranch.ClassUnknown {
 			t.Errorf("class %v of %v", pgbranch.Classify(got[1].Err), got[1].Err)
 		}
 		if preparer.listed(a) {

@@ -12,9 +12,10 @@
 // # What PostgreSQL does to the unwary
 //
 //   - PREPARE TRANSACTION of a failed transaction succeeds, with the command tag ROLLBACK.
-//   - A cancel request while PREPARE waits for a synchronous standby turns "not replicated" into success
-//     with a WARNING; statement_timeout does the same to COMMIT PREPARED.
-//   - COMMIT PREPARED of a name that does not exist (42704) may mean committed, rolled back, or lost.
+//   - A cancel request while PREPARE waits for a synchronous standby turns "not replicated" into
+//     success with a WARNING; statement_timeout does the same to COMMIT PREPARED.
+//   - COMMIT PREPARED of a name that does not exist (42704) may mean committed, rolled back, or
+//     lost.
 //   - Transaction numbers are handed out again after a crash, a failover or a restore.
 //   - A hot standby lists no prepared transactions although they exist.
 //

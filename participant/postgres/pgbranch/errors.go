@@ -33,7 +33,9 @@ var ErrIdentity = errors.New("pgbranch: this is not the registered database")
 
 // ErrNotReplicated is returned when a server took something back that it had promised about its
 // synchronous standby: the work is durable here, and a failover may lose it.
-var ErrNotReplicated = errors.New("pgbranch: durable here, but perhaps not at the synchronous standby")
+var ErrNotReplicated = errors.New(
+	"pgbranch: durable here, but perhaps not at the synchronous standby",
+)
 
 // ErrProtocol is returned when a server's answer does not have the form that PostgreSQL gives it.
 var ErrProtocol = errors.New("pgbranch: unexpected answer from the server")

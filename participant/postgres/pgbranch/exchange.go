@@ -33,7 +33,8 @@ func (r reply) cells(columns int) ([]string, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	if len(r.results) != 1 || len(r.results[0].rows) != 1 || len(r.results[0].rows[0]) != columns {
+	if len(r.results) != 1 || len(r.results[0].rows) != 1 ||
+		len(r.results[0].rows[0]) != columns {
 		return nil, fmt.Errorf("%w: not one row of %d columns", ErrProtocol, columns)
 	}
 	return r.results[0].rows[0], nil

@@ -16,8 +16,12 @@ func TestFinishManyEachByItself(t *testing.T) {
 	b, _ := s.mustPrepare()
 	missing := newName()
 	got := pgbranch.Finish(t.Context(), s.PgConn, "", true, []txn.Name{a, missing, b, a})
-	want := []pgbranch.FinishResult{pgbranch.FinishDone, pgbranch.FinishMissing, pgbranch.FinishDone,
-		pgbranch.FinishMissing}
+	want := []pgbranch.FinishResult{
+		pgbranch.FinishDone,
+		pgbranch.FinishMissing,
+		pgbranch.FinishDone,
+		pgbranch.FinishMissing,
+	}
 	for i, f := range got {
 		if f.Result != want[i] || (f.Err == nil) != (want[i] == pgbranch.FinishDone) {
 			t.Errorf("%d: %v (%v), want %v", i, f.Result, f.Err, want[i])
@@ -71,7 +75,19 @@ func TestBusyAndNotReplicated(t *testing.T) {
 }
 
 func TestBusyIsAnAnswerOfItsOwn(t *testing.T) {
-	s, other, watcher := open(t, lonely, "postgres"), open(t, lonely, "postgres"), open(t, lonely, "postgres")
+	s, other, watcher := open(
+		t,
+		lonely,
+		"postgres",
+	), open(
+		t,
+		lonely,
+		"postgres",
+	), open(
+		t,
+		lonely,
+		"postgres",
+	)
 	name := newName()
 	s.run("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '" + name.String() + "'")
 	finished := make(chan pgbranch.Finished, 1)
@@ -120,7 +136,8 @@ func TestFinishOnAClosedConnectionIsUnknown(t *testing.T) {
 	name, _ := s.mustPrepare()
 	s.Close(t.Context())
 	f := s.finish(name, true)
-	if f.Result != pgbranch.FinishUnknown || f.Err == nil || pgbranch.Classify(f.Err) != pgbranch.ClassRetryable {
+	if f.Result != pgbranch.FinishUnknown || f.Err == nil ||
+		pgbranch.Classify(f.Err) != pgbranch.ClassRetryable {
 		t.Errorf("%v (%v)", f.Result, f.Err)
 	}
 }
@@ -141,7 +158,11 @@ func TestBarrierVouchesOnlyForWhatIsReplicated(t *testing.T) {
 	}
 	// The barrier is a real write: its commit was flushed, which moved the flush position.
 	if after.Position.LSN <= before.Position.LSN {
-		t.Errorf("the barrier wrote nothing: %X, then %X", before.Position.LSN, after.Position.LSN)
+		t.Errorf(
+			"the barrier wrote nothing: %X, then %X",
+			before.Position.LSN,
+			after.Position.LSN,
+		)
 	}
 
 	l, watcher := open(t, lonely, "postgres"), open(t, lonely, "postgres")
@@ -158,7 +179,8 @@ func TestBarrierVouchesOnlyForWhatIsReplicated(t *testing.T) {
 func TestPlainRolesMayLookAndWriteTheBarrier(t *testing.T) {
 	s := open(t, srv, "other")
 	place, err := pgbranch.Look(t.Context(), s.PgConn)
-	if err != nil || place.Identity.System != srv.SystemID() || place.Standby || place.Version < 140000 {
+	if err != nil || place.Identity.System != srv.SystemID() || place.Standby ||
+		place.Version < 140000 {
 		t.Errorf("look: %+v, %v", place, err)
 	}
 	if err := pgbranch.Barrier(t.Context(), s.PgConn); err != nil {

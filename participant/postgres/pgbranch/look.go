@@ -114,8 +114,8 @@ func CallsOut(ctx context.Context, conn *pgconn.PgConn) (bool, error) {
 	return ask(ctx, conn, `SELECT (EXISTS (SELECT FROM pg_foreign_data_wrapper)
 		OR EXISTS (SELECT FROM pg_extension WHERE extname IN ('dblink', 'plproxy', 'pg_net', 'http',
 			'citus', 'pg_cron', 'pg_background', 'timescaledb'))
-		OR EXISTS (SELECT FROM pg_language WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c'))
-		)::text`)
+		OR EXISTS (SELECT FROM pg_language
+			WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c')))::text`)
 }
 
 func ask(ctx context.Context, conn *pgconn.PgConn, question string) (bool, error) {

@@ -250,6 +250,8 @@ func awaitWait(watcher *session, pid uint32, event string) {
 	watcher.t.Helper()
 	await(watcher.t, event, func() bool {
 		return watcher.run(fmt.Sprintf(
-			"SELECT coalesce(max(wait_event), '') FROM pg_stat_activity WHERE pid = %d", pid)) == event
+			"SELECT coalesce(max(wait_event), '') FROM pg_stat_activity WHERE pid = %d",
+			pid,
+		)) == event
 	})
 }

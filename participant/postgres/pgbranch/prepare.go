@@ -46,7 +46,7 @@ const (
 // trip:
 //
 //	SET CONSTRAINTS ALL IMMEDIATE;      deferred triggers run now, as the application's role
-//	SELECT number, identity, settings;  evidence; warnings on, synchronous replication on; the guard
+//	SELECT number, identity, settings;  evidence, the guard; warnings and replication waits on
 //	SET LOCAL ROLE owner;               only where an owner is configured
 //	PREPARE TRANSACTION 'name';
 //	SELECT position                     evidence
@@ -54,8 +54,8 @@ const (
 // The vote is a function of what came back:
 //
 //	(yes)      tag PREPARE TRANSACTION, no warning with it, evidence complete
-//	(warned)   tag PREPARE TRANSACTION, but with a WARNING: Unknown. The branch exists, perhaps only
-//	           on this side of a synchronous pair, and must be rolled back
+//	(warned)   tag PREPARE TRANSACTION, but with a WARNING: Unknown. The branch exists, perhaps
+//	           only on this side of a synchronous pair, and must be rolled back
 //	(cut)      tag PREPARE TRANSACTION, but the evidence did not arrive: Unknown
 //	(swallowed) another tag: PREPARE found a failed transaction and rolled it back: No
 //	(refused)  an ERROR before or at PREPARE, and the name is not prepared after it: No
@@ -70,8 +70,12 @@ func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 	if !conn.IsClosed() && !conn.IsBusy() && conn.TxStatus() == 'I' {
 		// PostgreSQL would prepare the implicit transaction of the message itself, with a mere
 		// warning.
-		return Verdict{Vote: txn.VoteNo, Err: ErrNoTransaction, Reason: "no transaction is open on " +
-			"the connection: a COMMIT or ROLLBACK of its own has ended it"} // (unsent)
+		return Verdict{
+			Vote: txn.VoteNo,
+			Err:  ErrNoTransaction,
+			Reason: "no transaction is open on " +
+				"the connection: a COMMIT or ROLLBACK of its own has ended it",
+		} // (unsent)
 	}
 	replies, err := exchange(ctx, conn, prepareSQL(name, o))
 	if len(replies) == 0 {
@@ -98,8 +102,8 @@ func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 	return Verdict{Vote: txn.VoteYes, Evidence: ev} // (yes)
 }
 
-const swallowed = "the transaction had failed before: the error of one of its statements was ignored, " +
-	"so PostgreSQL has rolled it back; check every statement's error"
+const swallowed = "the transaction had failed before: the error of one of its statements was " +
+	"ignored, so PostgreSQL has rolled it back; check every statement's error"
 
 // prepareIndex is the place of PREPARE among the statements of prepareSQL.
 func prepareIndex(o PrepareOptions) int {
@@ -131,7 +135,8 @@ func guardColumn(want txn.Identity) string {
 		return "''"
 	}
 	return fmt.Sprintf(`CASE WHEN c.system_identifier = %d AND d.oid = %d THEN ''
-		ELSE ('not the registered database: ' || c.system_identifier || '/' || d.oid)::int::text END`,
+		ELSE ('not the registered database: ' || c.system_identifier || '/' || d.oid)::int::text
+		END`,
 		want.System, want.Database)
 }
 
@@ -167,7 +172,10 @@ func unsent(err error) Verdict {
 		return Verdict{Vote: txn.VoteNo, Err: err, // (unsent)
 			Reason: "the session was lost before it could prepare, so the server rolls it back"}
 	case ok && !transport.Sent:
-		return Verdict{Err: err, Reason: "nothing was sent, and the transaction is still open: roll it back"}
+		return Verdict{
+			Err:    err,
+			Reason: "nothing was sent, and the transaction is still open: roll it back",
+		}
 	default:
 		return lost(err)
 	}
@@ -175,18 +183,27 @@ func unsent(err error) Verdict {
 
 func lost(err error) Verdict {
 	return Verdict{Err: err, SQLState: SQLState(err),
-		Reason: "the connection was lost while it prepared; whether the branch is prepared is unknown"}
+		Reason: "the connection was lost while it prepared; whether it is prepared is unknown"}
 }
 
 func warned(warning string) Verdict {
-	return Verdict{Err: fmt.Errorf("%w: %s", ErrNotReplicated, warning), Reason: "PostgreSQL prepared the " +
-		"branch with a warning, which is no promise: " + warning}
+	return Verdict{
+		Err: fmt.Errorf("%w: %s", ErrNotReplicated, warning),
+		Reason: "PostgreSQL prepared the " +
+			"branch with a warning, which is no promise: " + warning,
+	}
 }
 
 // refused makes sure of a No. An ERROR at PREPARE comes before the prepared state is written;
 // should a server ever report one after it, the name is listed, and the vote is Unknown. A name
 // that was taken (42710) is listed too, but is another transaction's: this one has ended.
-func refused(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareOptions, r reply) Verdict {
+func refused(
+	ctx context.Context,
+	conn *pgconn.PgConn,
+	name txn.Name,
+	o PrepareOptions,
+	r reply,
+) Verdict {
 	if r.err == nil {
 		return lost(fmt.Errorf("%w: %d results without an error", ErrProtocol, len(r.results)))
 	}
@@ -241,16 +258,17 @@ func reasonOf(e *pgconn.PgError) string {
 		return "a prepared transaction of this name exists already, so this one was rolled back; " +
 			"a branch can be prepared only once"
 	case codeOutOfMemory:
-		return "all prepared slots are in use; raise max_prepared_transactions, or finish old prepared " +
-			"transactions, and try again"
+		return "all prepared slots are in use; raise max_prepared_transactions, or finish old " +
+			"prepared transactions, and try again"
 	case codeNotInState:
-		return "prepared transactions are switched off; set max_prepared_transactions to at least " +
-			"max_connections and restart the server"
+		return "prepared transactions are switched off; set max_prepared_transactions to at " +
+			"least max_connections and restart the server"
 	case codeNotSupported:
-		return "this transaction cannot be prepared (" + e.Message + "); keep temporary tables, LISTEN, " +
-			"NOTIFY, WITH HOLD cursors and exported snapshots out of it"
+		return "this transaction cannot be prepared (" + e.Message + "); keep temporary tables, " +
+			"LISTEN, NOTIFY, WITH HOLD cursors and exported snapshots out of it"
 	case codeInvalidParameter:
-		return "PostgreSQL refuses the name or the owner role (" + e.Message + "); check that the role exists"
+		return "PostgreSQL refuses the name or the owner role (" + e.Message + "); check that " +
+			"the role exists"
 	case codeNoPrivilege:
 		return "the session's role is not a member of the owner role (" + e.Message + "); grant it"
 	default:

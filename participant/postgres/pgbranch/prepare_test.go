@@ -30,8 +30,11 @@ func TestYesCarriesEvidence(t *testing.T) {
 		t.Fatal(err)
 	}
 	ev := v.Evidence
-	if fmt.Sprint(ev.XID) != xid || ev.Identity != place.Identity || ev.System != srv.SystemID() ||
-		ev.Timeline != 1 || ev.LSN == 0 || ev.LSN > place.Position.LSN {
+	if fmt.Sprint(ev.XID) != xid || ev.Identity != place.Identity ||
+		ev.System != srv.SystemID() ||
+		ev.Timeline != 1 ||
+		ev.LSN == 0 ||
+		ev.LSN > place.Position.LSN {
 		t.Errorf("evidence %+v; number %s, place %+v", ev, xid, place)
 	}
 	if !s.listed(name) || s.TxStatus() != 'I' {
@@ -93,14 +96,30 @@ func TestRefusalsAreNoWithTheirReason(t *testing.T) {
 		"name taken": {sql: "SELECT 1", name: taken, sqlstate: "42710", reason: "only once"},
 		"temporary table": {sql: "CREATE TEMP TABLE x ()", sqlstate: "0A000",
 			reason: "temporary"},
-		"notify":          {sql: "NOTIFY x", sqlstate: "0A000", reason: "NOTIFY"},
-		"listen":          {sql: "LISTEN x", sqlstate: "0A000", reason: "LISTEN"},
-		"held cursor":     {sql: "DECLARE c CURSOR WITH HOLD FOR SELECT 1", sqlstate: "0A000", reason: "HOLD"},
-		"exported":        {sql: "SELECT pg_export_snapshot()", sqlstate: "0A000", reason: "snapshot"},
-		"session lock":    {sql: "SELECT pg_advisory_lock(77), pg_advisory_xact_lock(77)", sqlstate: "0A000"},
-		"no such owner":   {options: pgbranch.PrepareOptions{OwnerRole: "nobody!"}, sqlstate: "22023", reason: "exists"},
-		"not a member":    {role: "other", options: pgbranch.PrepareOptions{OwnerRole: "gavel_owner"}, sqlstate: "42501", reason: "grant"},
-		"deferred unique": {sql: "CREATE TABLE u (x int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO u VALUES (1), (1)", sqlstate: "23505"},
+		"notify": {sql: "NOTIFY x", sqlstate: "0A000", reason: "NOTIFY"},
+		"listen": {sql: "LISTEN x", sqlstate: "0A000", reason: "LISTEN"},
+		"held cursor": {
+			sql: "DECLARE c CURSOR WITH HOLD FOR SELECT 1", sqlstate: "0A000", reason: "HOLD",
+		},
+		"exported": {
+			sql: "SELECT pg_export_snapshot()", sqlstate: "0A000", reason: "snapshot",
+		},
+		"session lock": {
+			sql: "SELECT pg_advisory_lock(77), pg_advisory_xact_lock(77)", sqlstate: "0A000",
+		},
+		"no such owner": {
+			options: pgbranch.PrepareOptions{OwnerRole: "nobody!"}, sqlstate: "22023",
+			reason: "exists",
+		},
+		"not a member": {
+			role: "other", options: pgbranch.PrepareOptions{OwnerRole: "gavel_owner"},
+			sqlstate: "42501", reason: "grant",
+		},
+		"deferred unique": {
+			sql: "CREATE TABLE u (x int UNIQUE DEFERRABLE INITIALLY DEFERRED); " +
+				"INSERT INTO u VALUES (1), (1)",
+			sqlstate: "23505",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			role := c.role
@@ -117,7 +136,8 @@ func TestRefusalsAreNoWithTheirReason(t *testing.T) {
 				as = newName()
 			}
 			v := pgbranch.Prepare(t.Context(), s.PgConn, as, c.options)
-			if v.Vote != txn.VoteNo || v.SQLState != c.sqlstate || !strings.Contains(v.Reason, c.reason) {
+			if v.Vote != txn.VoteNo || v.SQLState != c.sqlstate ||
+				!strings.Contains(v.Reason, c.reason) {
 				t.Errorf("vote %v, SQLSTATE %s, %q (%v)", v.Vote, v.SQLState, v.Reason, v.Err)
 			}
 			if s.TxStatus() != 'I' || as != taken && s.listed(as) {
@@ -139,11 +159,15 @@ func TestNoFreeSlotIsNo(t *testing.T) {
 	for range 2 {
 		names = append(names, newName())
 		s.write()
-		s.run("SELECT pg_current_xact_id(); PREPARE TRANSACTION '" + names[len(names)-1].String() + "'")
+		s.run(
+			"SELECT pg_current_xact_id(); PREPARE TRANSACTION '" +
+				names[len(names)-1].String() + "'",
+		)
 	}
 	s.write()
 	v := s.prepare(newName())
-	if v.Vote != txn.VoteNo || v.SQLState != "53200" || !strings.Contains(v.Reason, "max_prepared_transactions") {
+	if v.Vote != txn.VoteNo || v.SQLState != "53200" ||
+		!strings.Contains(v.Reason, "max_prepared_transactions") {
 		t.Errorf("vote %v, SQLSTATE %s, %q", v.Vote, v.SQLState, v.Reason)
 	}
 	if pgbranch.Classify(v.Err) != pgbranch.ClassRetryable {
@@ -161,7 +185,8 @@ func TestPreparedTransactionsSwitchedOffIsNo(t *testing.T) {
 	s := open(t, lonely, "postgres")
 	s.write()
 	v := s.prepare(newName())
-	if v.Vote != txn.VoteNo || v.SQLState != "55000" || !strings.Contains(v.Reason, "switched off") {
+	if v.Vote != txn.VoteNo || v.SQLState != "55000" ||
+		!strings.Contains(v.Reason, "switched off") {
 		t.Errorf("vote %v, SQLSTATE %s, %q", v.Vote, v.SQLState, v.Reason)
 	}
 }
@@ -172,7 +197,8 @@ func lonelyLimit(t *testing.T, slots string) func() {
 	set := func(value string) {
 		t.Helper()
 		ctx := context.Background()
-		if err := lonely.Configure(ctx, map[string]string{"max_prepared_transactions": value}); err != nil {
+		err := lonely.Configure(ctx, map[string]string{"max_prepared_transactions": value})
+		if err != nil {
 			t.Fatal(err)
 		}
 		if err := lonely.Restart(ctx); err != nil {
@@ -187,7 +213,12 @@ func TestOwnerRoleOwnsTheBranchAndNeedsNoSuperuser(t *testing.T) {
 	app, resolver, other := open(t, srv, "app"), open(t, srv, "resolver"), open(t, srv, "other")
 	app.write()
 	name := newName()
-	v := pgbranch.Prepare(t.Context(), app.PgConn, name, pgbranch.PrepareOptions{OwnerRole: "gavel_owner"})
+	v := pgbranch.Prepare(
+		t.Context(),
+		app.PgConn,
+		name,
+		pgbranch.PrepareOptions{OwnerRole: "gavel_owner"},
+	)
 	if v.Vote != txn.VoteYes {
 		t.Fatalf("vote %v: %s", v.Vote, v.Reason)
 	}
@@ -201,7 +232,8 @@ func TestOwnerRoleOwnsTheBranchAndNeedsNoSuperuser(t *testing.T) {
 		role string
 		want pgbranch.FinishResult
 	}{
-		{resolver, "", pgbranch.FinishForeign}, // a member must take the role: membership is not enough
+		// A member must take the role: membership is not enough.
+		{resolver, "", pgbranch.FinishForeign},
 		{other, "gavel_owner", pgbranch.FinishForeign},
 		{resolver, "gavel_owner", pgbranch.FinishDone},
 		{resolver, "gavel_owner", pgbranch.FinishMissing},
@@ -222,13 +254,20 @@ func TestDeferredTriggersRunAsTheApplication(t *testing.T) {
 	app := open(t, srv, "app")
 	app.run(`CREATE TABLE seen (who name); CREATE TABLE d (x int);
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
-			$$ BEGIN INSERT INTO seen VALUES (current_user); RAISE WARNING 'loud'; RETURN NULL; END $$;
+			$$ BEGIN
+				INSERT INTO seen VALUES (current_user); RAISE WARNING 'loud'; RETURN NULL;
+			END $$;
 		CREATE CONSTRAINT TRIGGER late AFTER INSERT ON d DEFERRABLE INITIALLY DEFERRED
 			FOR EACH ROW EXECUTE FUNCTION note()`)
 	app.begin()
 	app.run("INSERT INTO d VALUES (1)")
 	name := newName()
-	v := pgbranch.Prepare(t.Context(), app.PgConn, name, pgbranch.PrepareOptions{OwnerRole: "gavel_owner"})
+	v := pgbranch.Prepare(
+		t.Context(),
+		app.PgConn,
+		name,
+		pgbranch.PrepareOptions{OwnerRole: "gavel_owner"},
+	)
 	if v.Vote != txn.VoteYes {
 		t.Fatalf("a trigger's own warning made the vote %v: %s", v.Vote, v.Reason)
 	}
@@ -278,14 +317,24 @@ func TestAnotherDatabasePreparesNothing(t *testing.T) {
 	} {
 		s.write()
 		name := newName()
-		v := pgbranch.Prepare(t.Context(), s.PgConn, name, pgbranch.PrepareOptions{Expect: expect})
+		v := pgbranch.Prepare(
+			t.Context(),
+			s.PgConn,
+			name,
+			pgbranch.PrepareOptions{Expect: expect},
+		)
 		if v.Vote != txn.VoteNo || !errors.Is(v.Err, pgbranch.ErrIdentity) || s.listed(name) {
 			t.Errorf("%s: vote %v, %v, listed %v", what, v.Vote, v.Err, s.listed(name))
 		}
 	}
 	s.write()
 	name := newName()
-	v := pgbranch.Prepare(t.Context(), s.PgConn, name, pgbranch.PrepareOptions{Expect: place.Identity})
+	v := pgbranch.Prepare(
+		t.Context(),
+		s.PgConn,
+		name,
+		pgbranch.PrepareOptions{Expect: place.Identity},
+	)
 	rollbackLater(t, name)
 	if v.Vote != txn.VoteYes || v.Evidence.Identity != place.Identity {
 		t.Errorf("the right database: vote %v: %s", v.Vote, v.Reason)
@@ -317,7 +366,9 @@ func TestWarningOfACancelledReplicationWaitIsUnknown(t *testing.T) {
 			verdict := prepareInBackground(t.Context(), s, gid)
 			awaitWait(watcher, s.PID(), "SyncRep")
 			if !watcher.listed(gid) {
-				t.Error("PostgreSQL 15 lists a PREPARE that waits for its standby; here it did not")
+				t.Error(
+					"PostgreSQL 15 lists a PREPARE that waits for its standby; here it did not",
+				)
 			}
 			watcher.run(fmt.Sprintf("SELECT pg_cancel_backend(%d)", s.PID()))
 			v := <-verdict
@@ -431,7 +482,9 @@ func TestTerminatedBackendIsUnknown(t *testing.T) {
 	}
 	<-s.CleanupDone()
 	if !watcher.listed(name) {
-		t.Error("PostgreSQL 15 keeps a PREPARE whose backend is terminated in its replication wait")
+		t.Error(
+			"PostgreSQL 15 keeps a PREPARE whose backend is terminated in its replication wait",
+		)
 	}
 	watcher.run("ROLLBACK PREPARED '" + name.String() + "'")
 }
@@ -451,8 +504,14 @@ func TestNothingIsSentAfterTheContextOrOnABusyConnection(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	v := pgbranch.Prepare(ctx, s.PgConn, newName(), pgbranch.PrepareOptions{})
-	if v.Vote != txn.VoteUnknown || pgbranch.Classify(v.Err) != pgbranch.ClassRetryable || s.TxStatus() != 'T' {
-		t.Errorf("ended context: vote %v, class %v, transaction %c", v.Vote, pgbranch.Classify(v.Err), s.TxStatus())
+	if v.Vote != txn.VoteUnknown || pgbranch.Classify(v.Err) != pgbranch.ClassRetryable ||
+		s.TxStatus() != 'T' {
+		t.Errorf(
+			"ended context: vote %v, class %v, transaction %c",
+			v.Vote,
+			pgbranch.Classify(v.Err),
+			s.TxStatus(),
+		)
 	}
 	rows := s.ExecParams(t.Context(), "SELECT generate_series(1, 1000)", nil, nil, nil, nil)
 	v = s.prepare(newName())
@@ -474,16 +533,23 @@ func TestSettingsOfPrepareDoNotOutliveIt(t *testing.T) {
 	s := open(t, srv, "postgres")
 	s.run("SET client_min_messages = error; SET synchronous_commit = off")
 	s.mustPrepare()
-	if got := s.run("SELECT current_setting('client_min_messages') || current_setting('synchronous_commit')"); got != "erroroff" {
+	got := s.run("SELECT current_setting('client_min_messages') || " +
+		"current_setting('synchronous_commit')")
+	if got != "erroroff" {
 		t.Errorf("the session's settings are now %s", got)
 	}
 }
 
 func TestClassify(t *testing.T) {
 	pg := func(severity, code string) error {
-		return fmt.Errorf("wrapped: %w", &pgconn.PgError{SeverityUnlocalized: severity, Code: code})
+		return fmt.Errorf(
+			"wrapped: %w",
+			&pgconn.PgError{SeverityUnlocalized: severity, Code: code},
+		)
 	}
-	lost := func(sent bool, err error) error { return &pgbranch.TransportError{Sent: sent, Err: err} }
+	lost := func(sent bool, err error) error {
+		return &pgbranch.TransportError{Sent: sent, Err: err}
+	}
 	for _, c := range []struct {
 		err  error
 		want pgbranch.Class

@@ -128,8 +128,14 @@ func Behind(now, seen txn.Position) bool {
 }
 
 func behindReason(now, seen txn.Position) string {
-	return fmt.Sprintf("the history went backwards, from timeline %d at %X to timeline %d at %X: "+
-		"an old primary, or a restored backup", seen.Timeline, seen.LSN, now.Timeline, now.LSN)
+	return fmt.Sprintf(
+		"the history went backwards, from timeline %d at %X to timeline %d at %X: "+
+			"an old primary, or a restored backup",
+		seen.Timeline,
+		seen.LSN,
+		now.Timeline,
+		now.LSN,
+	)
 }
 
 func judgeNumber(
@@ -160,14 +166,20 @@ func judgeNumber(
 	case "in progress":
 		return txn.StandingUnknown, "somebody is just finishing the branch", nil
 	}
-	return txn.StandingGone, fmt.Sprintf("PostgreSQL no longer knows, or never knew, transaction %d",
-		q.Evidence.XID), nil // (expired)
+	return txn.StandingGone, fmt.Sprintf(
+		"PostgreSQL no longer knows, or never knew, transaction %d",
+		q.Evidence.XID,
+	), nil // (expired)
 }
 
 // contains says whether the history of the server's timeline has the vote in it: the vote's
 // timeline is an ancestor, and was left at or after the vote's position.
 func contains(ctx context.Context, now uint32, q Inquiry) (bool, string, error) {
-	moved := fmt.Sprintf("the server moved from timeline %d to %d after the vote", q.Evidence.Timeline, now)
+	moved := fmt.Sprintf(
+		"the server moved from timeline %d to %d after the vote",
+		q.Evidence.Timeline,
+		now,
+	)
 	if q.History == nil {
 		return false, moved + ", and its history cannot be read", nil
 	}

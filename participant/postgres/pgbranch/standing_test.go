@@ -46,22 +46,30 @@ func TestStandingOnTheSameHistory(t *testing.T) {
 		"committed": {pgbranch.Inquiry{Evidence: evCommitted}, txn.StandingCommitted},
 		"aborted":   {pgbranch.Inquiry{Evidence: evRolledBack}, txn.StandingRolledBack},
 		"running":   {pgbranch.Inquiry{Evidence: running}, txn.StandingUnknown},
-		"stranger, system": {pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.System++ })},
+		"stranger, system": {
+			pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.System++ })},
 			txn.StandingHeld},
-		"stranger, database": {pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.Database++ })},
+		"stranger, database": {
+			pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.Database++ })},
 			txn.StandingHeld},
-		"past, timeline of the vote": {pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.Timeline++ })},
+		"past, timeline of the vote": {
+			pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.Timeline++ })},
 			txn.StandingHeld},
-		"past, position of the vote": {pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.LSN = 1 << 60 })},
+		"past, position of the vote": {
+			pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.LSN = 1 << 60 })},
 			txn.StandingHeld},
-		"past, position ever seen": {pgbranch.Inquiry{Evidence: evCommitted, Seen: far}, txn.StandingHeld},
+		"past, position ever seen": {
+			pgbranch.Inquiry{Evidence: evCommitted, Seen: far}, txn.StandingHeld,
+		},
 		"past, timeline ever seen": {pgbranch.Inquiry{Evidence: evCommitted,
 			Seen: txn.Position{Timeline: 2}}, txn.StandingHeld},
 		"no number": {pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.XID = 0 })},
 			txn.StandingGone},
-		"expired, from the future": {pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.XID += 1 << 40 })},
+		"expired, from the future": {
+			pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.XID += 1 << 40 })},
 			txn.StandingGone},
-		"forked, history unknown": {pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.Timeline = 0 })},
+		"forked, history unknown": {
+			pgbranch.Inquiry{Evidence: change(func(e *txn.Evidence) { e.Timeline = 0 })},
 			txn.StandingGone},
 	} {
 		a := s.standing(c.q)
@@ -144,7 +152,8 @@ func TestStandingAfterAFailover(t *testing.T) {
 	s := open(t, f.standby, "postgres")
 	for s.run("SELECT pg_current_xact_id()::text::bigint > "+fmt.Sprint(f.lost.XID)) != "t" {
 	}
-	if status := s.run(fmt.Sprintf("SELECT pg_xact_status('%d')", f.lost.XID)); status != "committed" {
+	status := s.run(fmt.Sprintf("SELECT pg_xact_status('%d')", f.lost.XID))
+	if status != "committed" {
 		t.Errorf("the lost branch's number says %q, and was expected to lie", status)
 	}
 	history := func(context.Context, uint32) ([]pgbranch.Fork, error) { return f.forks, nil }
@@ -156,13 +165,23 @@ func TestStandingAfterAFailover(t *testing.T) {
 		q    pgbranch.Inquiry
 		want txn.Standing
 	}{
-		"copied, history known":       {pgbranch.Inquiry{Evidence: f.copied, History: history}, txn.StandingCommitted},
-		"copied, history unknown":     {pgbranch.Inquiry{Evidence: f.copied}, txn.StandingGone},
-		"copied, history forbidden":   {pgbranch.Inquiry{Evidence: f.copied, History: forbidden}, txn.StandingGone},
-		"copied, another descent":     {pgbranch.Inquiry{Evidence: f.copied, History: unrelated}, txn.StandingGone},
-		"lost, history known":         {pgbranch.Inquiry{Evidence: f.lost, History: history}, txn.StandingGone},
-		"lost, history unknown":       {pgbranch.Inquiry{Evidence: f.lost}, txn.StandingGone},
-		"prepared on the new history": {pgbranch.Inquiry{Evidence: f.atStandby}, txn.StandingUnknown},
+		"copied, history known": {
+			pgbranch.Inquiry{Evidence: f.copied, History: history}, txn.StandingCommitted,
+		},
+		"copied, history unknown": {pgbranch.Inquiry{Evidence: f.copied}, txn.StandingGone},
+		"copied, history forbidden": {
+			pgbranch.Inquiry{Evidence: f.copied, History: forbidden}, txn.StandingGone,
+		},
+		"copied, another descent": {
+			pgbranch.Inquiry{Evidence: f.copied, History: unrelated}, txn.StandingGone,
+		},
+		"lost, history known": {
+			pgbranch.Inquiry{Evidence: f.lost, History: history}, txn.StandingGone,
+		},
+		"lost, history unknown": {pgbranch.Inquiry{Evidence: f.lost}, txn.StandingGone},
+		"prepared on the new history": {
+			pgbranch.Inquiry{Evidence: f.atStandby}, txn.StandingUnknown,
+		},
 	} {
 		if a := s.standing(c.q); a.Standing != c.want {
 			t.Errorf("%s: %v, %q, want %v", what, a.Standing, a.Reason, c.want)
@@ -253,7 +272,8 @@ func TestOnePhaseIsUnknownAcrossACrash(t *testing.T) {
 			if err := syscall.Kill(int(s.PID()), syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			_ = s.try("SELECT 1") // returns when the connection is gone, that is when the server restarts
+			// This returns when the connection is gone, that is when the server restarts.
+			_ = s.try("SELECT 1")
 			<-s.CleanupDone()
 		},
 		"the server is killed": func(*session) {
@@ -277,7 +297,8 @@ func TestOnePhaseIsUnknownAcrossACrash(t *testing.T) {
 		if xid := again.run("SELECT pg_current_xact_id()::text"); xid != fmt.Sprint(m.XID) {
 			t.Errorf("%s: number %d was not given out again, but %s", what, m.XID, xid)
 		}
-		if strings.HasPrefix(what, "one") && again.run("SELECT pg_postmaster_start_time()") != started {
+		if strings.HasPrefix(what, "one") &&
+			again.run("SELECT pg_postmaster_start_time()") != started {
 			t.Errorf("%s: the postmaster's start time changed", what)
 		}
 		a, err := pgbranch.OneFinished(t.Context(), again.PgConn, m)

@@ -84,8 +84,20 @@ func (s *Server) initCluster(ctx context.Context) error {
 
 // copyPrimary makes a standby by pg_basebackup, over the primary's socket.
 func (s *Server) copyPrimary(ctx context.Context) error {
-	err := s.tool(ctx, "pg_basebackup", "-D", s.dataDir(), "-R", "-X", "stream", "-c", "fast", "-N",
-		"-d", s.conf.StandbyOf.DSN("postgres"))
+	err := s.tool(
+		ctx,
+		"pg_basebackup",
+		"-D",
+		s.dataDir(),
+		"-R",
+		"-X",
+		"stream",
+		"-c",
+		"fast",
+		"-N",
+		"-d",
+		s.conf.StandbyOf.DSN("postgres"),
+	)
 	if err != nil {
 		return err
 	}

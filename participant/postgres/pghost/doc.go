@@ -21,5 +21,6 @@
 // address.
 //
 // A server ends with its parent: the kernel sends it SIGQUIT when the thread that started it dies,
-// and that thread is kept until the server has ended. Its directory then stays behind.
+// and that thread is kept until the server has ended. The directory that it leaves is removed by
+// the next server that is started on this host.
 package pghost

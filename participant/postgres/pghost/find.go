@@ -88,7 +88,12 @@ func inspect(dir string) (Installation, error) {
 	}
 	inst.Version = strings.TrimPrefix(strings.TrimSpace(string(out)), "postgres (PostgreSQL) ")
 	if inst.Major = majorOf(inst.Version); inst.Major < MinVersion {
-		return Installation{}, fmt.Errorf("%w: %s is version %q", ErrNoPostgres, server, inst.Version)
+		return Installation{}, fmt.Errorf(
+			"%w: %s is version %q",
+			ErrNoPostgres,
+			server,
+			inst.Version,
+		)
 	}
 	return inst, nil
 }

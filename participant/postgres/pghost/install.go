@@ -23,12 +23,20 @@ import (
 // The error wraps [ErrNoPostgres] where the host has no apt or the caller is not root.
 func Install(ctx context.Context, out io.Writer) error {
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("%w, and no apt-get to install it with: install PostgreSQL %d or newer and put "+
-			"its bin directory on the PATH", ErrNoPostgres, MinVersion)
+		return fmt.Errorf(
+			"%w, and no apt-get to install it with: install PostgreSQL %d or newer and put "+
+				"its bin directory on the PATH",
+			ErrNoPostgres,
+			MinVersion,
+		)
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w, and installing it needs root: run 'sudo apt-get install postgresql', or "+
-			"put the bin directory of PostgreSQL %d or newer on the PATH", ErrNoPostgres, MinVersion)
+		return fmt.Errorf(
+			"%w, and installing it needs root: run 'sudo apt-get install postgresql', or "+
+				"put the bin directory of PostgreSQL %d or newer on the PATH",
+			ErrNoPostgres,
+			MinVersion,
+		)
 	}
 	in := installer{conf: "/etc/postgresql-common/createcluster.conf", run: runApt(out)}
 	return in.install(ctx)
@@ -47,7 +55,8 @@ func (in installer) install(ctx context.Context) (err error) {
 	if err := in.run(ctx, "update"); err != nil {
 		return err
 	}
-	if err := in.run(ctx, "install", "-y", "--no-install-recommends", "postgresql-common"); err != nil {
+	err = in.run(ctx, "install", "-y", "--no-install-recommends", "postgresql-common")
+	if err != nil {
 		return err
 	}
 	restore, err := in.forbidCluster()

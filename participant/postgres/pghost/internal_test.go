@@ -31,7 +31,8 @@ func TestFindPrefersThePathThenTheNewest(t *testing.T) {
 	old := fakeBin(t, "13.9", programs...)
 	partial := fakeBin(t, "17.0", "postgres")
 	linked := t.TempDir()
-	if err := os.Symlink(filepath.Join(v14, "postgres"), filepath.Join(linked, "postgres")); err != nil {
+	err := os.Symlink(filepath.Join(v14, "postgres"), filepath.Join(linked, "postgres"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -71,7 +72,9 @@ func TestSettingsAreQuoted(t *testing.T) {
 	if want := "a = ''\nb.x = 'it''s \\\\ here'\n"; err != nil || string(got) != want {
 		t.Errorf("confText = %q (%v), want %q", got, err, want)
 	}
-	for _, bad := range []map[string]string{{"a\nb": "1"}, {"": "1"}, {"a": "1\nb = 2"}, {"A B": "1"}} {
+	for _, bad := range []map[string]string{
+		{"a\nb": "1"}, {"": "1"}, {"a": "1\nb = 2"}, {"A B": "1"},
+	} {
 		if _, err := confText(bad); err == nil {
 			t.Errorf("%q was written", bad)
 		}
@@ -97,7 +100,8 @@ func TestInstallForbidsTheAutomaticCluster(t *testing.T) {
 				return os.WriteFile(conf, []byte(packaged), 0o644)
 			case "postgresql":
 				text, err := os.ReadFile(conf)
-				if err != nil || !strings.Contains(string(text), "\ncreate_main_cluster = false\n") {
+				if err != nil ||
+					!strings.Contains(string(text), "\ncreate_main_cluster = false\n") {
 					t.Errorf("%s: installing the server with %q (%v)", name, text, err)
 				}
 				return fail
@@ -107,7 +111,10 @@ func TestInstallForbidsTheAutomaticCluster(t *testing.T) {
 		if err := in.install(t.Context()); !errors.Is(err, fail) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if want := []string{"update", "postgresql-common", "postgresql"}; !slices.Equal(steps, want) {
+		if want := []string{"update", "postgresql-common", "postgresql"}; !slices.Equal(
+			steps,
+			want,
+		) {
 			t.Errorf("%s: steps %v", name, steps)
 		}
 		if text, err := os.ReadFile(conf); err != nil || string(text) != packaged {
@@ -179,7 +186,8 @@ func TestAClusterOfAnotherVersionIsNamed(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "data", "PG_VERSION"), []byte("9.6\n"), 0o600); err != nil {
+	err = os.WriteFile(filepath.Join(dir, "data", "PG_VERSION"), []byte("9.6\n"), 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = Start(t.Context(), Config{Dir: dir})

@@ -29,13 +29,7 @@ func run(m *testing.M) int {
 	ctx := context.Background()
 	if testing.Short() {
 		flag.Set("test.run", "^(TestFind|TestMajor|TestSettings|TestInstall|TestForbid)")
-		return m.Run()
-	}
-	inst, err := pghost.Ensure(ctx, os.Stderr)
-	if err == nil {
-		srv, err = inst.Start(ctx, pghost.Config{Name: "pghost test"})
-	}
-	if err != nil {
+	} else if err := startServer(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -45,13 +39,24 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if err := srv.Stop(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	if srv != nil {
+		if err := srv.Stop(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return code
+}
+
+func startServer(ctx context.Context) error {
+	inst, err := pghost.Ensure(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	srv, err = inst.Start(ctx, pghost.Config{Name: "pghost test"})
+	return err
 }

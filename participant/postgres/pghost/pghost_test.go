@@ -167,7 +167,8 @@ func TestCommittedAndPreparedWorkSurvivesKill(t *testing.T) {
 
 func TestRestartOfARunningServerIsClean(t *testing.T) {
 	s := start(t, pghost.Config{Settings: map[string]string{"work_mem": "5MB"}})
-	if err := s.Configure(t.Context(), map[string]string{"max_prepared_transactions": "7"}); err != nil {
+	err := s.Configure(t.Context(), map[string]string{"max_prepared_transactions": "7"})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Restart(t.Context()); err != nil {
@@ -300,5 +301,19 @@ func TestServerDiesWithItsParent(t *testing.T) {
 	_, err = conn.WaitForNotification(ctx)
 	if ctx.Err() != nil {
 		t.Fatalf("the server still runs a minute after its parent died: %v", err)
+	}
+	// What it has left goes away with the next start, once the last of its processes has ended.
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for gone := false; !gone && ctx.Err() == nil; <-tick.C {
+		pghost.Sweep(filepath.Dir(dir))
+		_, err := os.Stat(dir)
+		gone = errors.Is(err, fs.ErrNotExist)
+	}
+	if ctx.Err() != nil {
+		t.Errorf("%s was not removed", dir)
+	}
+	if _, err := os.Stat(srv.DataDir()); err != nil {
+		t.Errorf("the directory of a running server was removed: %v", err)
 	}
 }

@@ -30,8 +30,10 @@ func serverUser() (owner, error) {
 			return parseOwner(u)
 		}
 	}
-	return owner{}, errors.New("pghost: PostgreSQL refuses to run as root, and this host has neither " +
-		"a user postgres nor nobody: run as another user")
+	return owner{}, errors.New(
+		"pghost: PostgreSQL refuses to run as root, and this host has neither " +
+			"a user postgres nor nobody: run as another user",
+	)
 }
 
 func parseOwner(u *user.User) (owner, error) {
@@ -62,8 +64,12 @@ func (o owner) canEnter(dir string) error {
 			return err
 		}
 		if !o.mayPass(info) {
-			return fmt.Errorf("the server must not run as root and runs as user %d, who may not enter %s: "+
-				"choose another directory or 'chmod o+x' that one", o.uid, dir)
+			return fmt.Errorf(
+				"the server must not run as root and runs as user %d, who may not enter %s: "+
+					"choose another directory or 'chmod o+x' that one",
+				o.uid,
+				dir,
+			)
 		}
 		if dir == filepath.Dir(dir) {
 			return nil

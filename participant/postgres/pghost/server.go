@@ -59,6 +59,8 @@ type Server struct {
 	conf    Config
 	user    owner
 	ownsDir bool
+	// lock marks a temporary directory as in use; see sweep.
+	lock *os.File
 
 	mu       sync.Mutex
 	stopped  bool
@@ -123,11 +125,9 @@ func (s *Server) open(ctx context.Context) error {
 
 func (s *Server) makeDir() error {
 	if s.conf.Dir == "" {
-		dir, err := os.MkdirTemp(shortTempDir(), "gavel-pg-")
-		if err != nil {
+		if err := s.makeTempDir(); err != nil {
 			return fmt.Errorf("make a directory: %w", err)
 		}
-		s.conf.Dir, s.ownsDir = dir, true
 	}
 	dir, err := filepath.Abs(s.conf.Dir)
 	if err != nil {
@@ -143,6 +143,21 @@ func (s *Server) makeDir() error {
 		}
 	}
 	return s.user.canEnter(filepath.Dir(dir))
+}
+
+// makeTempDir also takes the occasion to remove what killed processes have left.
+func (s *Server) makeTempDir() error {
+	parent := shortTempDir()
+	sweep(parent)
+	dir, err := os.MkdirTemp(parent, tempPrefix)
+	if err != nil {
+		return err
+	}
+	s.conf.Dir, s.ownsDir = dir, true
+	if !s.conf.KeepDir {
+		s.lock, err = lockDir(dir)
+	}
+	return err
 }
 
 // shortTempDir avoids temporary directories with names so long that a socket in them could not be
@@ -180,7 +195,12 @@ func (s *Server) launch(ctx context.Context) error {
 	if err := s.configure(); err != nil {
 		return err
 	}
-	proc, err := startProcess(s.inst.program("postgres"), []string{"-D", s.dataDir()}, s.LogFile(), s.user)
+	proc, err := startProcess(
+		s.inst.program("postgres"),
+		[]string{"-D", s.dataDir()},
+		s.LogFile(),
+		s.user,
+	)
 	if err != nil {
 		return err
 	}
@@ -381,6 +401,9 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	if !s.ownsDir || s.conf.KeepDir {
 		return nil
+	}
+	if s.lock != nil {
+		defer s.lock.Close()
 	}
 	if err := os.RemoveAll(s.conf.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("pghost: remove the directory of %s: %w", s.conf.Name, err)

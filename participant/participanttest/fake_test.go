@@ -1,0 +1,338 @@
+package participanttest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/participanttest"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// store is a resource manager in memory that keeps every promise, unless a fault says otherwise. It
+// is shared by all adapters, as a database is.
+type store struct {
+	fault string
+
+	mu       sync.Mutex
+	working  map[txn.Name]string
+	prepared map[txn.Name]string
+	foreign  map[txn.Name]bool
+	effects  map[string]bool
+	ended    map[txn.Name]txn.Standing
+	xids     map[txn.Name]uint64
+	resolver map[txn.LogID]*adapter
+	epochs   map[txn.LogID]txn.Epoch
+}
+
+func newStore(fault string) *store {
+	return &store{fault: fault, working: map[txn.Name]string{}, prepared: map[txn.Name]string{},
+		foreign: map[txn.Name]bool{}, effects: map[string]bool{},
+		ended: map[txn.Name]txn.Standing{}, xids: map[txn.Name]uint64{},
+		resolver: map[txn.LogID]*adapter{}, epochs: map[txn.LogID]txn.Epoch{}}
+}
+
+var identity = txn.Identity{System: 7, Database: 1}
+
+func (s *store) evidence(name txn.Name) txn.Evidence {
+	if s.xids[name] == 0 {
+		s.xids[name] = uint64(len(s.xids) + 1)
+	}
+	return txn.Evidence{Identity: identity, Position: txn.Position{Timeline: 1}, XID: s.xids[name]}
+}
+
+// end finishes a prepared branch. The caller holds mu.
+func (s *store) end(name txn.Name, commit bool) txn.Standing {
+	s.ended[name] = txn.StandingRolledBack
+	if commit {
+		s.ended[name] = txn.StandingCommitted
+		s.effects[s.prepared[name]] = true
+	}
+	delete(s.prepared, name)
+	return s.ended[name]
+}
+
+// adapter is one process' way to the store.
+type adapter struct {
+	*store
+	fences map[txn.LogID]txn.Fence
+	closed bool
+}
+
+var errClosed = errors.New("fake: closed")
+
+func (a *adapter) admit(f txn.Fence, n int) error {
+	seen := a.fences[f.Log]
+	switch {
+	case a.closed && a.fault != "answers after close":
+		return errClosed
+	case n > participant.MaxBatch && a.fault != "no limit":
+		return errors.New("fake: too many branches")
+	case f.Epoch < seen.Epoch && a.fault != "no fence":
+		return participant.ErrFenced
+	case f.Epoch > seen.Epoch && f.LSN < seen.LSN && a.fault != "no regression":
+		return participant.ErrRegression
+	}
+	a.fences[f.Log] = f
+	return nil
+}
+
+// right is the one resolver per log, shared by all adapters.
+func (a *adapter) right(f txn.Fence) error {
+	switch holder := a.resolver[f.Log]; {
+	case a.fault == "many resolvers":
+	case f.Epoch < a.epochs[f.Log]:
+		return participant.ErrFenced
+	case holder != nil && holder != a && !holder.closed && f.Epoch == a.epochs[f.Log]:
+		return participant.ErrNotResolver
+	}
+	a.resolver[f.Log], a.epochs[f.Log] = a, f.Epoch
+	return nil
+}
+
+func (a *adapter) Prepare(
+	_ context.Context, f txn.Fence, b []participant.Branch,
+) ([]participant.Vote, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.admit(f, len(b)); err != nil {
+		return nil, err
+	}
+	votes := make([]participant.Vote, len(b))
+	for i := range b {
+		votes[i] = a.vote(f, b[i].Name)
+	}
+	return votes, nil
+}
+
+func (a *adapter) vote(f txn.Fence, name txn.Name) participant.Vote {
+	_, prepared := a.prepared[name]
+	switch {
+	case a.fault == "always yes":
+	case !prepared:
+		return participant.Vote{Reason: "not prepared"}
+	case a.foreign[name] || name.Log != f.Log:
+		return participant.Vote{Reason: "not ours"}
+	}
+	ev := a.evidence(name)
+	if a.fault == "unstable evidence" {
+		ev.XID += uint64(len(a.effects)) + 1000
+	}
+	return participant.Vote{Vote: txn.VoteYes, Evidence: ev}
+}
+
+func (a *adapter) Commit(
+	_ context.Context, f txn.Fence, b []participant.Branch,
+) ([]participant.Finding, error) {
+	return a.finish(f, b, func(name txn.Name) txn.Standing { return a.end(name, true) })
+}
+
+func (a *adapter) Rollback(
+	_ context.Context, f txn.Fence, b []participant.Branch,
+) ([]participant.Finding, error) {
+	return a.finish(f, b, func(name txn.Name) txn.Standing { return a.end(name, false) })
+}
+
+func (a *adapter) finish(
+	f txn.Fence, b []participant.Branch, end func(txn.Name) txn.Standing,
+) ([]participant.Finding, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.admit(f, len(b)); err != nil {
+		return nil, err
+	}
+	if err := a.right(f); err != nil {
+		return nil, err
+	}
+	findings := make([]participant.Finding, len(b))
+	for i := range b {
+		if b[i].Name.Log != f.Log && a.fault != "any log" {
+			findings[i] = participant.Finding{Standing: txn.StandingForeign, Reason: "another log"}
+			continue
+		}
+		findings[i] = a.find(b[i])
+		if findings[i].Standing == txn.StandingPrepared {
+			findings[i].Standing = end(b[i].Name)
+		}
+	}
+	if a.fault == "disorder" {
+		slices.Reverse(findings)
+	}
+	return findings, nil
+}
+
+func (a *adapter) find(b participant.Branch) participant.Finding {
+	if _, prepared := a.prepared[b.Name]; prepared {
+		if a.foreign[b.Name] && a.fault != "any owner" {
+			return participant.Finding{Standing: txn.StandingForeign, Reason: "another owner"}
+		}
+		return participant.Finding{Standing: txn.StandingPrepared}
+	}
+	switch {
+	case a.fault == "missing is committed":
+		return participant.Finding{Standing: txn.StandingCommitted}
+	case b.Evidence.IsZero(), a.fault == "no evidence":
+		return participant.Finding{Standing: txn.StandingGone}
+	}
+	return participant.Finding{Standing: a.ended[b.Name]}
+}
+
+func (a *adapter) Inquire(
+	_ context.Context, f txn.Fence, b []participant.Branch,
+) ([]participant.Finding, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.admit(f, len(b)); err != nil {
+		return nil, err
+	}
+	findings := make([]participant.Finding, len(b))
+	for i := range b {
+		findings[i] = a.find(b[i])
+		if a.fault == "inquire finishes" && findings[i].Standing == txn.StandingPrepared {
+			a.end(b[i].Name, true)
+		}
+	}
+	return findings, nil
+}
+
+func (a *adapter) List(_ context.Context, f txn.Fence) (participant.Listing, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.admit(f, 0); err != nil {
+		return participant.Listing{}, err
+	}
+	l := participant.Listing{Identity: identity, Used: len(a.prepared), Limit: 100}
+	for name := range a.prepared {
+		if a.fault == "short list" && len(l.Branches) == 1 {
+			break
+		}
+		l.Branches = append(l.Branches, participant.Listed{Name: name, Ours: !a.foreign[name],
+			Evidence: a.evidence(name)})
+	}
+	return l, nil
+}
+
+func (a *adapter) Describe(context.Context) (participant.Description, error) {
+	d := participant.Description{Kind: "fake", Identity: identity, Evidence: true}
+	if a.fault == "no fix" {
+		d.Checks = []participant.Check{{Level: participant.LevelWarn, What: "something"}}
+	}
+	return d, nil
+}
+
+func (a *adapter) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	return nil
+}
+
+// job is an application's work in a branch.
+type job struct {
+	*store
+	name   txn.Name
+	failed bool
+}
+
+func (j *job) Prepare(*testing.T) participant.Vote {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.failed && j.fault != "failed work votes yes" {
+		delete(j.working, j.name)
+		return participant.Vote{Vote: txn.VoteNo, Reason: "a step had failed"}
+	}
+	j.prepared[j.name] = j.working[j.name]
+	if j.fault == "visible early" {
+		j.effects[j.working[j.name]] = true
+	}
+	return participant.Vote{Vote: txn.VoteYes, Evidence: j.evidence(j.name)}
+}
+
+func (j *job) Fail(*testing.T) { j.failed = true }
+
+func (j *job) Abandon(*testing.T) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fault == "abandoned is prepared" {
+		j.prepared[j.name] = j.working[j.name]
+	}
+	delete(j.working, j.name)
+}
+
+func harness(s *store) participanttest.Harness {
+	return participanttest.Harness{
+		Open: func(*testing.T) (participant.Resource, error) {
+			return &adapter{store: s, fences: map[txn.LogID]txn.Fence{}}, nil
+		},
+		Begin: func(_ *testing.T, _ participant.Resource, _ txn.Fence, name txn.Name,
+			key string) participanttest.Work {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.working[name] = key
+			return &job{store: s, name: name}
+		},
+		Effect: func(_ *testing.T, _ participant.Resource, key string) bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.effects[key]
+		},
+		Resolve: func(_ *testing.T, _ participant.Resource, name txn.Name, commit bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.end(name, commit)
+		},
+		Crash: func(_ *testing.T, r participant.Resource) participant.Resource {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			clear(s.working)
+			if s.fault == "prepared work is lost" {
+				clear(s.prepared)
+			}
+			return r
+		},
+		Foreign: func(_ *testing.T, name txn.Name) func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.prepared[name], s.foreign[name] = fmt.Sprint(name), true
+			return func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				delete(s.prepared, name)
+			}
+		},
+		Traits: participanttest.Traits{Proof: participanttest.ProofEvidence, Shared: true,
+			Undecided: true},
+	}
+}
+
+// faults are promises that adapters break, each with the test that must notice.
+var faults = map[string]string{
+	"always yes":            "prepare_of_what_never_was_is_not_Yes",
+	"missing is committed":  "commit_of_what_never_was_is_no_success",
+	"no evidence":           "commit_makes_the_effect_visible",
+	"unstable evidence":     "prepare_is_repeatable",
+	"visible early":         "commit_makes_the_effect_visible",
+	"failed work votes yes": "failed_work_is_not_Yes",
+	"abandoned is prepared": "abandoned_work_is_not_Yes",
+	"inquire finishes":      "inquire_changes_nothing",
+	"short list":            "list_is_complete_and_exact",
+	"any log":               "other_logs_are_not_touched",
+	"any owner":             "other_owners_are_not_touched",
+	"no fence":              "an_older_epoch_is_fenced",
+	"no regression":         "a_log_that_went_backwards_is_refused",
+	"many resolvers":        "a_newer_epoch_takes_over",
+	"prepared work is lost": "prepared_work_survives_a_crash",
+	"disorder":              "answers_are_in_order",
+	"no limit":              "limits_are_named",
+	"answers after close":   "a_closed_resource_says_so",
+	"no fix":                "describe",
+}
+
+func noticed(output, test string) bool {
+	return strings.Contains(output, "--- FAIL: TestKeptPromises/"+test)
+}
