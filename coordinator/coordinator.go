@@ -173,7 +173,7 @@ func (c *Coordinator) run(state *protocol.State) {
 			Wall:    l.start.UnixNano(),
 		},
 	)
-	c.cfg.Logger.Info("coordinator is open", "log", state.Log, "epoch", state.Epoch,
+	c.cfg.Logger.Info("coordinator is open", "log", state.Log.String(), "epoch", state.Epoch,
 		"unfinished decisions", len(state.OpenDecisions()))
 	c.join.Go(func() { l.run(ctx) })
 	for _, r := range c.cfg.Resources {

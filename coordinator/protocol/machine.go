@@ -52,14 +52,22 @@ type resource struct {
 	pending int
 	// seen is the furthest position that any answer showed.
 	seen txn.Position
-	// suspects are the names that a sweep would act upon, and when each was first seen.
-	suspects map[txn.Name]Instant
+	// suspects are the names that a sweep would act upon.
+	suspects map[txn.Name]suspect
 	// held: its last listing came from somewhere else, and that has been told.
 	held bool
 	// swept counts its listings; todo is how many names the last one had a verdict for.
 	swept, todo int
 	// cleanBelow: the last complete sweep showed no branch of a sequence below it.
 	cleanBelow txn.Seq
+}
+
+// suspect is a listed name that has a verdict, and since when it has had this one. A name whose label
+// changes begins anew: what was an ordinary commit under way a moment ago, and has ended since, must be
+// listed again before it counts as brought back.
+type suspect struct {
+	label Label
+	since Instant
 }
 
 // mark remembers how far sequences had come at some instant, for the retention of outcomes.
@@ -91,7 +99,7 @@ func (m *Machine) addResource(r ResourceRecord) *resource {
 	res := &resource{
 		ResourceRecord: r,
 		seen:           r.Position,
-		suspects:       map[txn.Name]Instant{},
+		suspects:       map[txn.Name]suspect{},
 		cleanBelow:     m.state.Low,
 	}
 	m.resources = append(m.resources, res)

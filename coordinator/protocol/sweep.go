@@ -36,7 +36,7 @@ func (m *Machine) swept(e Swept) {
 	r.held, r.todo = false, 0
 	r.swept++
 	r.seen = later(r.seen, e.Position)
-	suspects := map[txn.Name]Instant{}
+	suspects := map[txn.Name]suspect{}
 	clean := m.next
 	for _, n := range e.Names {
 		if n.Name.Log == m.state.Log {
@@ -50,12 +50,12 @@ func (m *Machine) swept(e Swept) {
 	}
 }
 
-func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]Instant) {
+func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]suspect) {
 	f := m.facts(n)
 	label, verdict := Judge(f)
 	first, known := r.suspects[n.Name]
-	if !known {
-		first = m.now
+	if known = known && first.label == label; !known {
+		first = suspect{label, m.now}
 	}
 	if verdict == VerdictLeave {
 		if label.Alarming() {
@@ -68,12 +68,13 @@ func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]Insta
 	}
 	suspects[n.Name] = first
 	r.todo++
-	if !known || m.now-first < m.cfg.Grace {
+	if !known || m.now-first.since < m.cfg.Grace {
 		return
 	}
-	if label.Alarming() {
+	switch {
+	case label.Alarming():
 		m.noteSwept(NoteAlarm, r, n.Name, label)
-	} else {
+	case verdict == VerdictRollback:
 		m.noteSwept(NoteSwept, r, n.Name, label)
 	}
 	delete(suspects, n.Name)
@@ -111,5 +112,9 @@ func (m *Machine) facts(n SweptName) Facts {
 		return f
 	}
 	f.Says, f.Listed = m.state.Says(n.Name, m.next)
+	if f.Says == SaysCommit && f.Listed && m.live[id] == nil {
+		// Every branch has been proven committed; only the END is not durable yet.
+		f.Says = SaysEnded
+	}
 	return f
 }

@@ -90,7 +90,8 @@ func Classify(err error) Class {
 		}
 		return classOf(pg.Code)
 	}
-	if errors.Is(err, ErrBusy) || pgconn.SafeToRetry(err) {
+	// pgconn.SafeToRetry is not asked: pgx 5.12 calls a query unsent whose answer was cut off.
+	if _, refused := errors.AsType[*pgconn.ConnectError](err); refused || errors.Is(err, ErrBusy) {
 		return ClassRetryable
 	}
 	return ClassUnknown

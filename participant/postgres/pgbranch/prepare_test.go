@@ -572,9 +572,17 @@ func TestClassify(t *testing.T) {
 		{lost(false, context.Canceled), pgbranch.ClassRetryable},
 		{context.DeadlineExceeded, pgbranch.ClassUnknown},
 		{errors.New("anything"), pgbranch.ClassUnknown},
+		{cutOff{}, pgbranch.ClassUnknown},
+		{&pgconn.ConnectError{}, pgbranch.ClassRetryable},
 	} {
 		if got := pgbranch.Classify(c.err); got != c.want {
 			t.Errorf("Classify(%v) = %v, want %v", c.err, got, c.want)
 		}
 	}
 }
+
+// cutOff is how pgx 5.12 reports a query whose answer was cut off: as one that was never sent.
+type cutOff struct{}
+
+func (cutOff) Error() string     { return "conn closed" }
+func (cutOff) SafeToRetry() bool { return true }

@@ -1,0 +1,149 @@
+package crash
+
+import (
+	"fmt"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// Transfer is everything that is known about one transfer when a round is over.
+type Transfer struct {
+	// N is its number, and ID its transaction, which is zero if the teller never learnt of one.
+	N  int64
+	ID txn.ID
+	// Answer is the last word that the teller had, and Why the error behind it.
+	Answer Answer
+	Why    string
+	// A and B are the amounts of its rows at the two databases: one each, or none at all.
+	A, B []int64
+	// Outcome is what the coordinator says now. It is asked about every ID.
+	Outcome txn.Outcome
+	// Decided says that the log holds a decision to commit ID.
+	Decided bool
+}
+
+// Book is what was found when a round was over.
+type Book struct {
+	Transfers []Transfer
+	// Prepared are the prepared names that are still at a database.
+	Prepared []string
+	// Sum is that of all balances at both databases, and Want what it was at the beginning.
+	Sum, Want int64
+	// Alarms are the errors in the journals of the coordinator and the sidecars.
+	Alarms []string
+	// Damage is what the verification of the log complained of.
+	Damage string
+}
+
+// Kind names a broken promise.
+type Kind string
+
+// The kinds of violations.
+const (
+	HalfTransfer    Kind = "half a transfer"
+	WrongAmount     Kind = "wrong amount"
+	TwiceApplied    Kind = "applied twice"
+	Stranger        Kind = "rows of a transfer that never asked for a commit"
+	FalseCommit     Kind = "a false answer: committed"
+	FalseRollback   Kind = "a false answer: rolled back"
+	HeuristicEnd    Kind = "a heuristic outcome"
+	OutcomeDiffers  Kind = "the coordinator contradicts the rows"
+	OutcomeOpen     Kind = "the coordinator does not know the outcome"
+	LogDiffers      Kind = "the log contradicts the rows"
+	PreparedRemains Kind = "a branch is still prepared"
+	SumChanged      Kind = "the sum of balances changed"
+	Alarmed         Kind = "an error in a journal"
+	LogDamaged      Kind = "the log is damaged"
+)
+
+// Violation is one broken promise.
+type Violation struct {
+	Kind Kind
+	// Text is what was found, with the transfer where there is one.
+	Text string
+}
+
+func (v Violation) String() string { return string(v.Kind) + ": " + v.Text }
+
+// Check compares everything with everything. A book without violations returns nil.
+func (b Book) Check() []Violation {
+	var out []Violation
+	for _, t := range b.Transfers {
+		for _, kind := range t.faults() {
+			out = append(out, Violation{kind, t.String()})
+		}
+	}
+	for _, name := range b.Prepared {
+		out = append(out, Violation{PreparedRemains, name})
+	}
+	if b.Sum != b.Want {
+		out = append(out, Violation{SumChanged, fmt.Sprintf("%d, was %d", b.Sum, b.Want)})
+	}
+	for _, a := range b.Alarms {
+		out = append(out, Violation{Alarmed, a})
+	}
+	if b.Damage != "" {
+		out = append(out, Violation{LogDamaged, b.Damage})
+	}
+	return out
+}
+
+// String is the whole transfer, for people.
+func (t Transfer) String() string {
+	return fmt.Sprintf("transfer %d, transaction %s: answer %s, rows %v and %v, outcome %s, "+
+		"decided in the log: %v; %s", t.N, t.ID, t.Answer, t.A, t.B, t.Outcome, t.Decided, t.Why)
+}
+
+// faults are the promises that one transfer breaks. Where its rows contradict each other, nothing
+// else is compared with them.
+func (t Transfer) faults() []Kind {
+	if kind, broken := t.rowFault(); broken {
+		return []Kind{kind}
+	}
+	var out []Kind
+	whole := len(t.A) == 1
+	switch {
+	case t.Answer == Heuristic || t.Outcome.IsHeuristic():
+		out = append(out, HeuristicEnd)
+	case t.Answer == Committed && !whole:
+		out = append(out, FalseCommit)
+	case t.Answer == RolledBack && whole:
+		out = append(out, FalseRollback)
+	}
+	if t.ID.IsZero() {
+		if whole {
+			out = append(out, Stranger)
+		}
+		return out
+	}
+	if t.Decided != whole {
+		out = append(out, LogDiffers)
+	}
+	return append(out, t.outcomeFaults(whole)...)
+}
+
+// rowFault looks at the rows alone. Twice comes first: a row too many at one side is no half.
+func (t Transfer) rowFault() (Kind, bool) {
+	switch {
+	case len(t.A) > 1 || len(t.B) > 1:
+		return TwiceApplied, true
+	case len(t.A) != len(t.B):
+		return HalfTransfer, true
+	case len(t.A) == 1 && t.A[0]+t.B[0] != 0:
+		return WrongAmount, true
+	}
+	return "", false
+}
+
+func (t Transfer) outcomeFaults(whole bool) []Kind {
+	switch {
+	case t.Outcome == txn.OutcomeUnknown, t.Outcome == txn.OutcomeForgotten:
+		return []Kind{OutcomeOpen}
+	case t.Outcome.IsHeuristic():
+		// Told already.
+		return nil
+	case (t.Outcome == txn.OutcomeCommitted) != whole:
+		return []Kind{OutcomeDiffers}
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package crash_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/gavel-tx/gavel/participant/postgres/pghost"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// side is one of the two databases of a bank, with a connection of the test's own.
+type side struct {
+	name     string
+	server   *pghost.Server
+	database string
+	conn     *pgx.Conn
+}
+
+// dsn is the address that processes get. It holds a password, and goes by the environment.
+func (s *side) dsn() string { return s.server.TCPDSN(s.database) }
+
+// again is the pause between two questions to a database that recovers.
+const again = 3 * time.Millisecond
+
+// ask asks on the side's connection. A lost connection is made anew, until ctx ends: the server was
+// killed on purpose. An error of the question itself is final.
+func (s *side) ask(ctx context.Context, f func(*pgx.Conn) error) error {
+	tick := time.NewTicker(again)
+	defer tick.Stop()
+	for {
+		err := s.connect(ctx)
+		if err == nil {
+			if err = f(s.conn); err == nil || !s.conn.IsClosed() {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("ask %s: %w", s.name, err)
+		}
+	}
+}
+
+func (s *side) connect(ctx context.Context) error {
+	if s.conn != nil && !s.conn.IsClosed() {
+		return nil
+	}
+	var err error
+	s.conn, err = pgx.Connect(ctx, s.server.DSN(s.database))
+	return err
+}
+
+func (s *side) close(ctx context.Context) {
+	if s.conn != nil {
+		_ = s.conn.Close(ctx)
+	}
+}
+
+// list runs a query with one column of text.
+func (s *side) list(ctx context.Context, sql string, args ...any) (all []string, err error) {
+	err = s.ask(ctx, func(c *pgx.Conn) error {
+		rows, err := c.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	return all, err
+}
+
+// prepared lists the prepared names of ours that are left in this database.
+func (s *side) prepared(ctx context.Context) ([]string, error) {
+	return s.list(ctx, `SELECT gid FROM pg_prepared_xacts
+		WHERE database = current_database() AND starts_with(gid, $1)`, txn.NamePrefix)
+}
+
+// row is one row of the ledger.
+type row struct{ N, Amount int64 }
+
+// rows are the rows of transfers from a number on.
+func (s *side) rows(ctx context.Context, from int64) (all []row, err error) {
+	err = s.ask(ctx, func(c *pgx.Conn) error {
+		found, err := c.Query(ctx, "SELECT n, amount FROM ledger WHERE n >= $1", from)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(found, pgx.RowToStructByPos[row])
+		return err
+	})
+	return all, err
+}
+
+func (s *side) sum(ctx context.Context) (sum int64, err error) {
+	err = s.ask(ctx, func(c *pgx.Conn) error {
+		return c.QueryRow(ctx, "SELECT sum(balance)::bigint FROM account").Scan(&sum)
+	})
+	return sum, err
+}
+
+// killBackend kills one backend that serves the resource, or, while the coordinator has none, one
+// of the teller. It returns when the server has begun to recover: all its sessions are gone, the
+// test's own too, which is how one knows.
+func (s *side) killBackend(ctx context.Context, rng *rand.Rand) (int, error) {
+	for {
+		pids, err := s.backends(ctx)
+		if err != nil {
+			return 0, err
+		}
+		// A session may end by itself meanwhile; then another one is looked for.
+		if len(pids) > 0 {
+			pid := pids[rng.IntN(len(pids))]
+			if syscall.Kill(pid, syscall.SIGKILL) == nil {
+				return pid, s.awaitLoss(ctx)
+			}
+		}
+	}
+}
+
+func (s *side) backends(ctx context.Context) (pids []int, err error) {
+	err = s.ask(ctx, func(c *pgx.Conn) error {
+		rows, err := c.Query(ctx, `SELECT pid FROM (
+			SELECT pid, rank() OVER (ORDER BY application_name NOT LIKE 'gavel%')
+			FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()
+				AND backend_type = 'client backend') AS serving WHERE rank = 1 ORDER BY pid`)
+		if err != nil {
+			return err
+		}
+		pids, err = pgx.CollectRows(rows, pgx.RowTo[int])
+		return err
+	})
+	return pids, err
+}
+
+// awaitLoss reads until the server ends the connection.
+func (s *side) awaitLoss(ctx context.Context) error {
+	for !s.conn.IsClosed() && ctx.Err() == nil {
+		_, _ = s.conn.WaitForNotification(ctx)
+	}
+	return ctx.Err()
+}

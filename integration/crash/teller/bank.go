@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/pgxtx"
+	"github.com/gavel-tx/gavel/client/remote"
+	"github.com/gavel-tx/gavel/integration/crash"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// undecided is the life of a transfer that nobody decides. It is short, because the branches of a
+// killed teller hold their locks, and the test its breath, for as long; and it is long enough for
+// a transfer on a busy machine.
+const undecided = 600 * time.Millisecond
+
+const (
+	// firstPause and longestPause lie between two questions to a coordinator that is being started.
+	firstPause   = 5 * time.Millisecond
+	longestPause = 40 * time.Millisecond
+	// sorry is the pause after a transfer that failed: a database that recovers refuses at once,
+	// and would be asked thousands of times.
+	sorry = 10 * time.Millisecond
+)
+
+// bank is both databases and the coordinator.
+type bank struct {
+	pools   []*pgxpool.Pool
+	a, b    *pgxtx.DB
+	decider *remote.Client
+	client  *client.Client
+}
+
+func openBank(ctx context.Context, getenv func(string) string) (*bank, error) {
+	b := &bank{}
+	for _, name := range []string{crash.EnvBankA, crash.EnvBankB} {
+		pool, err := pgxpool.New(ctx, getenv(name))
+		if err != nil {
+			b.close()
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		b.pools = append(b.pools, pool)
+	}
+	b.a = pgxtx.New(crash.ResourceA, b.pools[0])
+	b.b = pgxtx.New(crash.ResourceB, b.pools[1])
+	var err error
+	b.decider, err = remote.Dial(getenv(crash.EnvCoordinator),
+		remote.WithPauses(remote.Pauses{First: firstPause, Most: longestPause}))
+	if err != nil {
+		b.close()
+		return nil, err
+	}
+	b.client = client.New(b.decider, client.Timeout(undecided))
+	return b, nil
+}
+
+func (b *bank) close() {
+	if b.decider != nil {
+		_ = b.decider.Close()
+	}
+	for _, p := range b.pools {
+		p.Close()
+	}
+}
+
+// transfer moves an amount, in one transaction. It says the transaction's id before the commit is
+// asked for, and then what came of it.
+func (b *bank) transfer(ctx context.Context, n int64, say func(crash.Line)) {
+	amount := 1 + rand.Int64N(9)
+	err := b.client.InTx(ctx, func(ctx context.Context) error {
+		if err := move(ctx, b.a, n, -amount); err != nil {
+			return err
+		}
+		if err := move(ctx, b.b, n, amount); err != nil {
+			return err
+		}
+		id, err := client.IDFrom(ctx)
+		if err == nil {
+			say(crash.Line{N: n, ID: id})
+		}
+		return err
+	}, client.Name(fmt.Sprintf("transfer %d", n)), client.Ack(ackOf(n)))
+	say(answer(n, err))
+	if err != nil {
+		pause(ctx, sorry)
+	}
+}
+
+// ackOf lets one transfer in four hear of its decision early.
+func ackOf(n int64) txn.AckLevel {
+	if n%4 == 0 {
+		return txn.AckDecided
+	}
+	return txn.AckApplied
+}
+
+// move changes a random account. Everybody changes one at the first database first, so that
+// transfers wait for each other and never in a circle.
+func move(ctx context.Context, db *pgxtx.DB, n, amount int64) error {
+	_, err := db.Exec(ctx, crash.MoveSQL, rand.IntN(crash.Accounts), amount, n)
+	return err
+}
+
+// answer is what an error of InTx says.
+func answer(n int64, err error) crash.Line {
+	l := crash.Line{N: n, Answer: crash.Committed}
+	if err == nil {
+		return l
+	}
+	l.ID, l.Why = client.IDOf(err), err.Error()
+	_, aborted := errors.AsType[*client.AbortedError](err)
+	_, heuristic := errors.AsType[*client.HeuristicError](err)
+	switch {
+	case aborted:
+		l.Answer = crash.RolledBack
+	case heuristic:
+		l.Answer = crash.Heuristic
+	default:
+		l.Answer = crash.InDoubt
+	}
+	return l
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
