@@ -16,12 +16,20 @@ import (
 
 // drawRecord favours sizes around the places where a payload meets a sector's end, and zeros.
 func drawRecord(t *rapid.T) Record {
-	size := rapid.OneOf(rapid.IntRange(0, 20), rapid.IntRange(430, 530), rapid.IntRange(0, 3000)).Draw(t, "size")
+	size := rapid.OneOf(
+		rapid.IntRange(0, 20), rapid.IntRange(430, 530), rapid.IntRange(0, 3000),
+	).Draw(t, "size")
 	data := make([]byte, size)
 	if rapid.Bool().Draw(t, "filled") {
 		data = rapid.SliceOfN(rapid.Byte(), size, size).Draw(t, "data")
 	}
-	return Record{Type: rapid.Byte().Draw(t, "type"), Flags: rapid.Byte().Draw(t, "flags"), Data: data}
+	return Record{
+		Type: rapid.Byte().Draw(t, "type"), Flags: rapid.Byte().Draw(t, "flags"), Data: data,
+	}
+}
+
+func same(a, b Record) bool {
+	return a.Type == b.Type && a.Flags == b.Flags && bytes.Equal(a.Data, b.Data)
 }
 
 // sealed is a frame of these records.
@@ -38,16 +46,18 @@ func sealed(recs []Record, h frameHeader) []byte {
 	return slices.Clone(raw)
 }
 
-// TestFrameRoundTrip: what is put into a frame comes out; no sector of it is zero; only its first sector
-// could be taken for a head; dirt of the buffer's last use does not show.
+// TestFrameRoundTrip: what is put into a frame comes out; no sector of it is zero; only its first
+// sector could be taken for a head; dirt of the buffer's last use does not show.
 func TestFrameRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		recs := rapid.SliceOfN(rapid.Custom(drawRecord), 0, 12).Draw(t, "recs")
 		in := frameHeader{
 			id: txn.LogID(rapid.Uint64().Draw(t, "id")), lsn: rapid.Uint64().Draw(t, "lsn"),
 			prevSum: rapid.Uint32().Draw(t, "prevSum"), prevLen: rapid.Uint32().Draw(t, "prevLen"),
-			synced: rapid.Uint64().Draw(t, "synced"), kind: Kind(rapid.IntRange(0, 4).Draw(t, "kind")),
-			epoch: txn.Epoch(rapid.Uint32().Draw(t, "epoch")), clock: rapid.Int64().Draw(t, "clock"),
+			synced: rapid.Uint64().Draw(t, "synced"),
+			kind:   Kind(rapid.IntRange(0, 4).Draw(t, "kind")),
+			epoch:  txn.Epoch(rapid.Uint32().Draw(t, "epoch")),
+			clock:  rapid.Int64().Draw(t, "clock"),
 		}
 		raw := sealed(recs, in)
 		h, err := parseFrameHeader(raw)
@@ -69,7 +79,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		}
 		i := 0
 		if err := deliver(payload, func(r Record) error {
-			if r.Type != recs[i].Type || r.Flags != recs[i].Flags || !bytes.Equal(r.Data, recs[i].Data) {
+			if !same(r, recs[i]) {
 				t.Fatalf("record %d differs", i)
 			}
 			i++
@@ -95,8 +105,8 @@ func TestFrameFlips(t *testing.T) {
 
 // TestForgedHeadInAPayload writes records full of frame heads: none stands where a head could be.
 func TestForgedHeadInAPayload(t *testing.T) {
-	head := sealed(nil, frameHeader{id: testID, lsn: 8192, synced: math.MaxUint64})[:frameHeaderSize]
-	forged := bytes.Repeat(head, 1000)
+	head := sealed(nil, frameHeader{id: testID, lsn: 8192, synced: math.MaxUint64})
+	forged := bytes.Repeat(head[:frameHeaderSize], 1000)
 	raw := sealed([]Record{{Data: forged}}, frameHeader{id: testID, lsn: 4096})
 	for off := sectorSize; off < len(raw); off += sectorSize {
 		if _, err := parseFrameHeader(raw[off:]); err == nil {
@@ -108,7 +118,8 @@ func TestForgedHeadInAPayload(t *testing.T) {
 func TestFrameSizes(t *testing.T) {
 	for payload := range 3000 {
 		n := frameLen(payload)
-		if n%sectorSize != 0 || payloadRoom(n) < payload || n > sectorSize && payloadRoom(n-sectorSize) >= payload {
+		tight := n == sectorSize || payloadRoom(n-sectorSize) < payload
+		if n%sectorSize != 0 || payloadRoom(n) < payload || !tight {
 			t.Fatalf("payload %d takes %d bytes with room for %d", payload, n, payloadRoom(n))
 		}
 	}
@@ -188,7 +199,9 @@ func TestMetaRoundTrip(t *testing.T) {
 }
 
 func TestSegmentHeaderRoundTrip(t *testing.T) {
-	in := segmentHeader{id: testID, num: 7, base: 1 << 40, size: MaxSegmentSize, created: time.Unix(5, 6).UTC()}
+	in := segmentHeader{
+		id: testID, num: 7, base: 1 << 40, size: MaxSegmentSize, created: time.Unix(5, 6).UTC(),
+	}
 	b := in.encode()
 	out, sum, err := decodeSegmentHeader(b)
 	if err != nil || out != in || sum == 0 {
@@ -203,8 +216,8 @@ func TestSegmentHeaderRoundTrip(t *testing.T) {
 	}
 }
 
-// TestSnapshotRoundTrip writes and reads snapshots of any records, and refuses each with one bit flipped, one byte
-// more or one byte less.
+// TestSnapshotRoundTrip writes and reads snapshots of any records, and refuses each with one bit
+// flipped, one byte more or one byte less.
 func TestSnapshotRoundTrip(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		recs := rapid.SliceOfN(rapid.Custom(drawRecord), 0, 10).Draw(rt, "recs")
@@ -220,7 +233,8 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		}
 		read := func() ([]Record, error) {
 			var out []Record
-			got, err := readSnapshot(snapshotFile{lsn: 8192, name: "s", file: f}, testID, nil, func(r Record) error {
+			s := snapshotFile{lsn: 8192, name: "s", file: f}
+			got, err := readSnapshot(s, testID, nil, func(r Record) error {
 				out = append(out, Record{r.Type, r.Flags, slices.Clone(r.Data)})
 				return nil
 			})
@@ -230,9 +244,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 			return out, err
 		}
 		out, err := read()
-		if err != nil || !slices.EqualFunc(out, recs, func(a, b Record) bool {
-			return a.Type == b.Type && a.Flags == b.Flags && bytes.Equal(a.Data, b.Data)
-		}) {
+		if err != nil || !slices.EqualFunc(out, recs, same) {
 			rt.Fatalf("%d records in, %d out, %v", len(recs), len(out), err)
 		}
 		at, bit := rapid.Int64Range(0, size-1).Draw(rt, "at"), rapid.UintRange(0, 7).Draw(rt, "bit")
@@ -258,11 +270,14 @@ func TestErrorsExplainThemselves(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&CorruptionError{File: "f", Offset: 3, LSN: 4, Err: cause}, "txlog: f is damaged at byte 3 (LSN 4): cause"},
-		{&CorruptionError{File: "f", Offset: 3, Err: cause}, "txlog: f is damaged at byte 3: cause"},
+		{&CorruptionError{File: "f", Offset: 3, LSN: 4, Err: cause},
+			"txlog: f is damaged at byte 3 (LSN 4): cause"},
+		{&CorruptionError{File: "f", Offset: 3, Err: cause},
+			"txlog: f is damaged at byte 3: cause"},
 		{&LockedError{Dir: "d", Host: "h", PID: 7}, "txlog: d is in use by process 7 on host h"},
 		{lockedBy("d", "garbage"), "txlog: d is in use by another process"},
-		{&VersionError{Found: 9}, "txlog: the log has format version 9; this program knows version 1"},
+		{&VersionError{Found: 9},
+			"txlog: the log has format version 9; this program knows version 1"},
 	} {
 		if c.err.Error() != c.want {
 			t.Errorf("%q, not %q", c.err, c.want)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,26 +13,33 @@ import (
 	"github.com/gavel-tx/gavel/txlog/vfs"
 )
 
-// crasher cuts the power before every call that changes a file system or makes a change durable, and
-// hands what is left to check.
+// crasher cuts the power before every call that changes a file system or makes a change durable,
+// and hands what is left to check.
 type crasher struct {
-	mu    sync.Mutex
+	// turn is a lock that a bubble of virtual time can see through, unlike a mutex.
+	turn  chan struct{}
 	mem   *vfs.Mem
 	rng   *rand.Rand
 	seeds int
-	// bounds are asked for the acknowledged appends before the power is cut, and for those made after it: other
-	// goroutines go on meanwhile.
+	// bounds are asked for the acknowledged appends before the power is cut, and for those made
+	// after it: other goroutines go on meanwhile.
 	bounds func() (acked, appended uint64)
 	check  func(at string, crashed *vfs.Mem, acked, appended uint64)
 	calls  int
+}
+
+// newCrasher draws its power cuts, seeds of them before each call, from the given seed.
+func newCrasher(mem *vfs.Mem, seed uint64, seeds int) *crasher {
+	return &crasher{turn: make(chan struct{}, 1), mem: mem, rng: rand.New(rand.NewPCG(seed, 1)),
+		seeds: seeds, bounds: fixed(0, 0)}
 }
 
 func (c *crasher) hook(call vfs.Call) error {
 	if !slices.Contains(vfs.Mutating(), call.Op) {
 		return nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
 	c.calls++
 	for seed := range c.seeds {
 		at := fmt.Sprintf("call %d (%v of %s), seed %d", c.calls, call.Op, call.Name, seed)
@@ -50,8 +56,8 @@ func fixed(acked, appended uint64) func() (uint64, uint64) {
 	return func() (uint64, uint64) { return acked, appended }
 }
 
-// recovered opens what a crash has left, compares, closes and compares again. It is called by whichever goroutine
-// makes a call, so it must not end it.
+// recovered opens what a crash has left, compares, closes and compares again. It is called by
+// whichever goroutine makes a call, so it must not end it.
 func recovered(t *testing.T, at string, fsys vfs.FS, acked, appended uint64) {
 	r, err := tryOpen(t, fsys)
 	if err != nil {
@@ -101,9 +107,9 @@ func workload(t *testing.T, r *rig, rng *rand.Rand, steps int) {
 	}
 }
 
-// TestEveryCrash is the promise of this package: every acknowledged record survives a power cut at any moment,
-// a second one during the recovery from it, and a third; nothing appears that was not appended, and no append is
-// there in part.
+// TestEveryCrash is the promise of this package: every acknowledged record survives a power cut at
+// any moment, a second one during the recovery from it, and a third; nothing appears that was not
+// appended, and no append is there in part.
 func TestEveryCrash(t *testing.T) {
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -114,9 +120,8 @@ func TestEveryCrash(t *testing.T) {
 
 func everyCrash(t *testing.T, seed uint64) {
 	mem := newFS(t, InitOptions{})
-	rng := rand.New(rand.NewPCG(seed, 1))
 	var opened atomic.Pointer[rig]
-	c := &crasher{mem: mem, rng: rng, seeds: 2}
+	c := newCrasher(mem, seed, 2)
 	c.bounds = func() (acked, appended uint64) {
 		if r := opened.Load(); r != nil {
 			return r.bounds()
@@ -124,8 +129,8 @@ func everyCrash(t *testing.T, seed uint64) {
 		return 0, 0
 	}
 	c.check = func(at string, crashed *vfs.Mem, acked, appended uint64) {
-		if rng.IntN(8) == 0 {
-			crashDuringRecovery(t, at, crashed, rng, acked, appended)
+		if c.rng.IntN(8) == 0 {
+			crashDuringRecovery(t, at, crashed, acked, appended)
 		} else {
 			recovered(t, at, crashed, acked, appended)
 		}
@@ -144,8 +149,9 @@ func everyCrash(t *testing.T, seed uint64) {
 }
 
 // crashDuringRecovery crashes the opening at every call, too.
-func crashDuringRecovery(t *testing.T, at string, mem *vfs.Mem, rng *rand.Rand, acked, appended uint64) {
-	c := &crasher{mem: mem, rng: rng, seeds: 1, bounds: fixed(acked, appended)}
+func crashDuringRecovery(t *testing.T, at string, mem *vfs.Mem, acked, appended uint64) {
+	c := newCrasher(mem, appended, 1)
+	c.bounds = fixed(acked, appended)
 	c.check = func(then string, crashed *vfs.Mem, acked, appended uint64) {
 		recovered(t, at+", then "+then, crashed, acked, appended)
 	}
@@ -161,83 +167,172 @@ func crashDuringRecovery(t *testing.T, at string, mem *vfs.Mem, rng *rand.Rand, 
 	}
 }
 
-// TestKilledProcess checks that kill -9 loses nothing that was written, and that what is then believed is
-// durable, although the killed process had not synced it.
-func TestKilledProcess(t *testing.T) {
+// TestEveryKill kills the process before every call and lets the next one go on for a while on the
+// same machine, until the power fails: what the killed process had not synced, and the next one
+// read and built on, must be there.
+func TestEveryKill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := newFS(t, InitOptions{})
-		rng := rand.New(rand.NewPCG(7, 7))
-		var killed *vfs.Mem
-		armed := false
-		r := open(t, vfs.Hooked(mem, func(c vfs.Call) error {
-			if c.Op == vfs.OpDatasync && armed {
-				armed, killed = false, mem.KillClone()
+		var opened atomic.Pointer[rig]
+		c := newCrasher(mem, 7, 1)
+		c.check = func(at string, _ *vfs.Mem, _, _ uint64) {
+			acked, appended := uint64(0), uint64(0)
+			if r := opened.Load(); r != nil {
+				acked, _ = r.bounds()
 			}
-			return nil
-		}))
-		r.put(1, 100)
-		armed = true
-		r.put(2, 3000)
+			killed := mem.KillClone()
+			if r := opened.Load(); r != nil {
+				_, appended = r.bounds()
+			}
+			livesOn(t, at, killed, c.rng, acked, appended)
+		}
+		r := open(t, vfs.Hooked(mem, c.hook))
+		opened.Store(r)
+		workload(t, r, rand.New(rand.NewPCG(5, 5)), 25)
+		if err := r.wait(); err != nil {
+			t.Fatal(err)
+		}
 		r.close()
-		next := open(t, killed)
-		if err := next.state.check(2, 2); err != nil {
-			t.Errorf("written, not synced, killed: %v", err)
-		}
-		for range 50 {
-			recovered(t, "power cut after the restart", killed.CrashClone(rng), 2, 2)
-		}
-		next.close()
 	})
 }
 
-// TestPageCacheLies follows a failed sync: the pages are clean and not on disk. What the next process reads from them,
-// it must make durable before it believes it, or a power cut takes away what it has acted upon.
-func TestPageCacheLies(t *testing.T) {
-	for _, idle := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			mem := newFS(t, InitOptions{})
-			rng := rand.New(rand.NewPCG(8, 8))
-			armed := false
-			r := open(t, vfs.Hooked(mem, func(c vfs.Call) error {
-				if c.Op == vfs.OpDatasync && armed {
-					return errDisk
-				}
-				return nil
-			}))
-			r.put(1, 100)
-			if idle {
-				// The empty frame is then among the pages that the failed sync drops.
-				time.Sleep(2 * lazyDelay)
-				synctest.Wait()
-			}
-			armed = true
-			r.must(2, 3000, true)
-			if err := r.wait(); err == nil {
-				t.Fatal("a failed sync was acknowledged")
-			}
-			if err := r.log.Close(); err == nil {
-				t.Error("closing a failed log reports nothing")
-			}
-			running := mem.KillClone()
-			next := open(t, running)
-			believed := next.state.n
-			if believed != 2 {
-				t.Errorf("%d appends read from the page cache", believed)
-			}
-			for range 50 {
-				recovered(t, "power cut", running.CrashClone(rng), believed, 2)
-			}
-			next.close()
-		})
+// livesOn opens the log of a killed process, goes on past the end of the segment, and cuts the
+// power.
+func livesOn(t *testing.T, at string, fsys *vfs.Mem, rng *rand.Rand, acked, appended uint64) {
+	r, err := tryOpen(t, fsys)
+	if err == nil {
+		err = r.state.check(acked, appended)
+	}
+	for range 5 {
+		if err == nil {
+			err = errors.Join(r.append(1, 30_000, true), r.wait())
+		}
+	}
+	if err != nil {
+		t.Errorf("killed at %s: %v", at, err)
+		return
+	}
+	for range 2 {
+		acked, appended = r.bounds()
+		recovered(t, "killed at "+at+", then power cut", fsys.CrashClone(rng), acked, appended)
+	}
+	if err := r.log.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
-// TestInitIsAllOrNothing crashes the making of a log at every call: what is left is no log, for which
-// Init may be called again, or the whole log.
+// TestRepairMayBeCutShort cuts the power in all ways at every call of a recovery that has a torn
+// tail to remove.
+func TestRepairMayBeCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		torn := tornLog(t)
+		c := newCrasher(torn, 6, 40)
+		c.bounds = fixed(1, 1)
+		c.check = func(at string, crashed *vfs.Mem, acked, appended uint64) {
+			recovered(t, at, crashed, acked, appended)
+		}
+		open(t, vfs.Hooked(torn, c.hook)).close()
+	})
+}
+
+// TestPageCacheLies fails every sync of a life, one in each: the pages are then clean, and not on
+// disk. What the next process reads from them, it must make durable before it believes it, or a
+// power cut takes away what it has acted upon.
+func TestPageCacheLies(t *testing.T) {
+	for n, done := 1, false; !done && !t.Failed(); n++ {
+		synctest.Test(t, func(t *testing.T) { done = failSync(t, n) })
+	}
+}
+
+// failSync fails the n-th sync. It says whether there was none.
+func failSync(t *testing.T, n int) (done bool) {
+	mem := newFS(t, InitOptions{})
+	rng := rand.New(rand.NewPCG(8, 8))
+	syncs := []vfs.Op{vfs.OpSync, vfs.OpDatasync, vfs.OpSyncDir}
+	r, err := tryOpen(t, vfs.Hooked(mem, vfs.FailNth(n, true, errDisk, syncs...)))
+	if err != nil {
+		livesOn(t, fmt.Sprintf("failed sync %d", n), mem.KillClone(), rng, 0, 0)
+		return false
+	}
+	for i := range 12 {
+		// After an idle time the empty frame is among the pages that a failed sync drops.
+		if i%3 == 0 {
+			time.Sleep(2 * lazyDelay)
+			synctest.Wait()
+		}
+		if r.append(2, 6_000, true) != nil || r.wait() != nil {
+			break
+		}
+	}
+	synctest.Wait()
+	closeErr := r.log.Close()
+	if (closeErr == nil) != (r.failed == nil) {
+		t.Errorf("sync %d: failure %v, close %v", n, r.failed, closeErr)
+	}
+	acked, appended := r.bounds()
+	livesOn(t, fmt.Sprintf("failed sync %d", n), mem.KillClone(), rng, acked, appended)
+	return closeErr == nil
+}
+
+// tornLog is a log with append 1 and, behind it, a part of append 2 that a power cut left.
+func tornLog(t *testing.T) *vfs.Mem {
+	mem := newFS(t, InitOptions{})
+	var unsynced *vfs.Mem
+	r := open(t, vfs.Hooked(mem, func(c vfs.Call) error {
+		if c.Op == vfs.OpDatasync {
+			unsynced = mem.KillClone()
+		}
+		return nil
+	}))
+	r.put(1, 10)
+	r.put(2, 9000)
+	written := unsynced
+	r.close()
+	for seed := range uint64(100) {
+		crashed := written.CrashClone(rand.New(rand.NewPCG(seed, 0)))
+		info, err := Stat(crashed, testDir)
+		if err == nil && info.Torn && info.TornBytes > 4*sectorSize {
+			return crashed
+		}
+	}
+	t.Fatal("no power cut tore the frame")
+	return nil
+}
+
+// TestZerosMayLieToo follows a recovery that zeroed a torn tail and could not sync it: the next one
+// sees zeros which the disk does not have, and must not leave the stale bytes behind its first
+// frame.
+func TestZerosMayLieToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		torn := tornLog(t)
+		for n := 1; !t.Failed(); n++ {
+			running := torn.KillClone()
+			r, err := tryOpen(t, vfs.Hooked(running, vfs.FailNth(n, true, errDisk, vfs.OpDatasync)))
+			if err == nil {
+				_ = r.log.Close()
+				if n < 4 {
+					t.Errorf("opening makes only %d syncs", n-1)
+				}
+				return
+			}
+			again := running.KillClone()
+			next := open(t, again)
+			next.put(1, 10)
+			rng := rand.New(rand.NewPCG(uint64(n), 0))
+			for range 20 {
+				recovered(t, fmt.Sprintf("sync %d failed", n), again.CrashClone(rng), 2, 2)
+			}
+			next.close()
+		}
+	})
+}
+
+// TestInitIsAllOrNothing crashes the making of a log at every call: what is left is no log, for
+// which Init may be called again, or the whole log.
 func TestInitIsAllOrNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := vfs.NewMem()
-		c := &crasher{mem: mem, rng: rand.New(rand.NewPCG(9, 9)), seeds: 6, bounds: fixed(3, 3)}
+		c := newCrasher(mem, 9, 6)
 		none, whole := 0, 0
 		opts := InitOptions{SegmentSize: MinSegmentSize, Snapshot: prefix(3)}
 		c.check = func(at string, crashed *vfs.Mem, _, _ uint64) {
@@ -251,6 +346,7 @@ func TestInitIsAllOrNothing(t *testing.T) {
 			if operr != nil || r.state.n != 3 {
 				t.Fatalf("%s: init again says %v, open %v", at, err, operr)
 			}
+			noMarkers(t, at, crashed)
 			r.close()
 		}
 		if err := Init(vfs.Hooked(mem, c.hook), testDir, testID, opts); err != nil {
@@ -263,8 +359,18 @@ func TestInitIsAllOrNothing(t *testing.T) {
 	})
 }
 
-// TestMoveAsideMayBeInterrupted crashes an adoption at every call and finishes it then: the old log is whole in
-// its sub-directory, the new one in its place.
+// noMarkers: once a log was opened, nothing is left of its making.
+func noMarkers(t *testing.T, at string, fsys vfs.FS) {
+	t.Helper()
+	for _, name := range []string{markerName, adoptingName} {
+		if _, err := fsys.Stat(testDir + "/" + name); err == nil {
+			t.Errorf("%s: %s is still there", at, name)
+		}
+	}
+}
+
+// TestMoveAsideMayBeInterrupted crashes an adoption at every call and finishes it then: the old log
+// is whole in its sub-directory, the new one in its place.
 func TestMoveAsideMayBeInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := newFS(t, InitOptions{})
@@ -275,7 +381,7 @@ func TestMoveAsideMayBeInterrupted(t *testing.T) {
 		}
 		r.put(1, 100)
 		r.close()
-		c := &crasher{mem: mem, rng: rand.New(rand.NewPCG(10, 10)), seeds: 3, bounds: fixed(2, 2)}
+		c := newCrasher(mem, 10, 3)
 		c.check = func(at string, crashed *vfs.Mem, _, _ uint64) {
 			if info, err := Stat(crashed, testDir); err == nil && info.ID != testID {
 				return
@@ -305,7 +411,8 @@ func adopt(fsys vfs.FS) error {
 	if _, err := Read(fsys, aside, h.apply); err != nil {
 		return err
 	}
-	return Init(fsys, testDir, testID+1, InitOptions{SegmentSize: MinSegmentSize, Snapshot: prefix(h.n)})
+	opts := InitOptions{SegmentSize: MinSegmentSize, Snapshot: prefix(h.n)}
+	return Init(fsys, testDir, testID+1, opts)
 }
 
 func adopted(t *testing.T, at string, fsys vfs.FS) {
@@ -322,5 +429,6 @@ func adopted(t *testing.T, at string, fsys vfs.FS) {
 	if r.state.check(2, 2) != nil || r.log.ID() != testID+1 {
 		t.Fatalf("%s: the new log %x: %+v", at, r.log.ID(), r.state)
 	}
+	noMarkers(t, at, fsys)
 	r.close()
 }

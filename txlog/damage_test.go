@@ -13,8 +13,8 @@ import (
 	"github.com/gavel-tx/gavel/txlog/vfs"
 )
 
-// specimen is a log worth damaging: several segments, two snapshots with log behind each, and either closed or
-// killed in an idle moment. It holds appends 1 to n.
+// specimen is a log worth damaging: several segments, two snapshots with log behind each, and
+// either closed or killed in an idle moment. It holds appends 1 to n.
 func specimen(t *testing.T, closed bool) (mem *vfs.Mem, n uint64) {
 	mem = newFS(t, InitOptions{})
 	r := open(t, mem)
@@ -42,8 +42,8 @@ type place struct {
 	off  int64
 }
 
-// surface lists the files of a log and how far each is written. last is where its last, empty frames begin, for which
-// no other frame vouches.
+// surface lists the files of a log and how far each is written. last is where its last, empty
+// frames begin, for which no other frame vouches.
 func surface(t *testing.T, mem *vfs.Mem) (written, size map[string]int64, last place) {
 	written, size = make(map[string]int64), make(map[string]int64)
 	names, err := mem.List(testDir)
@@ -74,7 +74,8 @@ func surface(t *testing.T, mem *vfs.Mem) (written, size map[string]int64, last p
 	return written, size, last
 }
 
-// pick draws a byte of a file, each file as likely as any other half of the time, so that small ones count.
+// pick draws a byte of a file, each file as likely as any other half of the time, so that small
+// ones count.
 func pick(rng *rand.Rand, extent map[string]int64, names []string) place {
 	total := int64(0)
 	for _, name := range names {
@@ -173,8 +174,8 @@ func TestFlipsWhereNothingIsWritten(t *testing.T) {
 	})
 }
 
-// TestEveryZeroedSector zeroes every sector that was written, one at a time: only the last frame, which holds
-// nothing, may go unseen.
+// TestEveryZeroedSector zeroes every sector that was written, one at a time: only the last frame,
+// which holds nothing, may go unseen.
 func TestEveryZeroedSector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, closed := range []bool{true, false} {
@@ -276,8 +277,9 @@ func truncate(t *testing.T, fsys vfs.FS, name string) {
 	}
 }
 
-// TestDamagedSnapshotsFallBack follows a log whose newest snapshot is damaged: the older one and the log say the
-// same, Verify reports it, the next snapshot replaces it and nothing is freed on its word.
+// TestDamagedSnapshotsFallBack follows a log whose newest snapshot is damaged: the older one and
+// the log say the same, Verify reports it, the next snapshot replaces it and nothing is freed on
+// its word.
 func TestDamagedSnapshotsFallBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem, n := specimen(t, true)
@@ -355,7 +357,8 @@ func TestVerifyGoesOnBehindAFault(t *testing.T) {
 			t.Fatalf("%d faults, %v: %v", len(rep.Faults), err, rep.Faults)
 		}
 		for i, f := range hit {
-			if got := rep.Faults[i]; got.File != f.Segment || got.Offset != f.Offset || got.LSN != f.LSN {
+			got := rep.Faults[i]
+			if got.File != f.Segment || got.Offset != f.Offset || got.LSN != f.LSN {
 				t.Errorf("fault %d: %v, damaged was %+v", i, got, f)
 			}
 		}
@@ -367,7 +370,8 @@ func TestForeignFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem, n := specimen(t, true)
 		other := vfs.NewMem()
-		if err := Init(other, testDir, testID+1, InitOptions{SegmentSize: MinSegmentSize}); err != nil {
+		opts := InitOptions{SegmentSize: MinSegmentSize}
+		if err := Init(other, testDir, testID+1, opts); err != nil {
 			t.Fatal(err)
 		}
 		_, _, last := surface(t, mem)
@@ -375,11 +379,15 @@ func TestForeignFiles(t *testing.T) {
 		content := readFile(t, other, filepath.Join(testDir, segmentName(0)))
 		for _, off := range []int{0, headerSize} {
 			hurt := mem.KillClone()
-			hurt.Damage(filepath.Join(testDir, last.file), func(data []byte) { copy(data[off:], content[:600]) })
+			hurt.Damage(filepath.Join(testDir, last.file), func(data []byte) {
+				copy(data[off:], content[:600])
+			})
 			mustBeSeen(t, fmt.Sprintf("another log's bytes at %d", off), hurt, n)
 		}
 		hurt := mem.KillClone()
-		hurt.Damage(filepath.Join(testDir, segmentName(num+1)), func(data []byte) { copy(data, content) })
+		hurt.Damage(filepath.Join(testDir, segmentName(num+1)), func(data []byte) {
+			copy(data, content)
+		})
 		mustBeSeen(t, "another log's segment", hurt, n)
 	})
 }
@@ -399,6 +407,34 @@ func readFile(t *testing.T, fsys vfs.FS, name string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestOlderSegments puts a snapshot beside segments from before its epoch, which it fits: that log
+// lacks what the epoch has done.
+func TestOlderSegments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := newFS(t, InitOptions{})
+		r := open(t, mem)
+		r.put(1, 100)
+		r.close()
+		older := mem.KillClone()
+		info, err := Stat(mem, testDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r = open(t, mem)
+		if err := r.log.Snapshot(info.Tail, prefix(1)); err != nil {
+			t.Fatal(err)
+		}
+		r.close()
+		name := filepath.Join(testDir, snapshotName(info.Tail))
+		writeFile(t, older, name, readFile(t, mem, name))
+		if _, err := tryOpen(t, older); !isCorruption(err) || !errors.Is(err, errEpoch) {
+			t.Errorf("open: %v", err)
+		}
+		mustBeSeen(t, "older segments", older, 1)
+		verify(t, mem)
+	})
 }
 
 // TestVersionIsNotDamage writes a meta of the future, correctly.

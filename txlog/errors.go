@@ -25,7 +25,8 @@ var (
 	ErrBacklog = errors.New("txlog: too much is waiting to be written")
 	// ErrTooLarge is wrapped when a record, or the records of one Append, exceed their limit.
 	ErrTooLarge = errors.New("txlog: too large")
-	// ErrNoSpace is wrapped when the disk is full: by Snapshot, which may be tried again, and by Open and Close.
+	// ErrNoSpace is wrapped when the disk is full: by Snapshot, which may be tried again, and by
+	// Open and Close.
 	ErrNoSpace = errors.New("txlog: no space left for the log")
 	// ErrBadSnapshot is wrapped when a snapshot is asked for at a place where there can be none.
 	ErrBadSnapshot = errors.New("txlog: no snapshot can be made there")
@@ -34,8 +35,9 @@ var (
 	ErrMoved = errors.New("txlog: the log moved on while it was read")
 )
 
-// CorruptionError says that stored bytes are not what this package wrote, and that no crash explains it.
-// Nothing was changed, and nothing must be presumed from the records that could be read.
+// CorruptionError says that stored bytes are not what this package wrote, and that no crash
+// explains it. Nothing was changed, and nothing must be presumed from the records that could be
+// read.
 type CorruptionError struct {
 	// File is the name in the log's directory; Offset is the place in it, in bytes.
 	File   string
@@ -48,7 +50,8 @@ type CorruptionError struct {
 
 func (e *CorruptionError) Error() string {
 	if e.LSN != 0 {
-		return fmt.Sprintf("txlog: %s is damaged at byte %d (LSN %d): %v", e.File, e.Offset, e.LSN, e.Err)
+		return fmt.Sprintf("txlog: %s is damaged at byte %d (LSN %d): %v",
+			e.File, e.Offset, e.LSN, e.Err)
 	}
 	return fmt.Sprintf("txlog: %s is damaged at byte %d: %v", e.File, e.Offset, e.Err)
 }
@@ -71,17 +74,17 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("txlog: %s is in use by process %d on host %s", e.Dir, e.PID, e.Host)
 }
 
-// CopyError says that the directory is a copy of a log and not the log itself. What it has recorded is
-// true; what it has not recorded may have happened since in the original, so it must not be
+// CopyError says that the directory is a copy of a log and not the log itself. What it has recorded
+// is true; what it has not recorded may have happened since in the original, so it must not be
 // continued under the same log id.
 type CopyError struct {
 	Dir string
 }
 
 func (e *CopyError) Error() string {
-	return fmt.Sprintf("txlog: %s is a copy of a log (it was restored, or moved between file systems); "+
-		"what it does not know may have happened; `gavel log adopt %s` gives it a log id of its own",
-		e.Dir, e.Dir)
+	return fmt.Sprintf("txlog: %s is a copy of a log (it was restored, or moved between file "+
+		"systems); what it does not know may have happened; `gavel log adopt %s` gives it a log "+
+		"id of its own", e.Dir, e.Dir)
 }
 
 // VersionError says that a newer program wrote the log. It matches [ErrVersion].

@@ -16,15 +16,16 @@ import (
 	"github.com/gavel-tx/gavel/txlog/vfs"
 )
 
-// TestFailEveryCall fails the i-th call that changes anything, for every i, once and for ever, as an error, and as
-// a short write. The log then either refuses to open or fails for good: it tells once, takes nothing more,
-// touches none of the log's files again, and what it had acknowledged is there for the next process.
+// TestFailEveryCall fails the i-th call that changes anything, for every i, once and for ever, as
+// an error, and as a short write. The log then either refuses to open or fails for good: it tells
+// once, takes nothing more, touches none of the log's files again, and what it had acknowledged is
+// there for the next process.
 func TestFailEveryCall(t *testing.T) {
 	for _, sticky := range []bool{false, true} {
 		for _, short := range []bool{false, true} {
 			t.Run(fmt.Sprintf("sticky=%v short=%v", sticky, short), func(t *testing.T) {
 				done := false
-				for i := 1; !done; i++ {
+				for i := 1; !done && !t.Failed(); i++ {
 					synctest.Test(t, func(t *testing.T) { done = failCall(t, i, sticky, short) })
 				}
 			})
@@ -32,7 +33,8 @@ func TestFailEveryCall(t *testing.T) {
 	}
 }
 
-// failCall runs a workload whose i-th call fails. It says whether the workload came to its end before.
+// failCall runs a workload whose i-th call fails. It says whether the workload came to its end
+// before.
 func failCall(t *testing.T, i int, sticky, short bool) (done bool) {
 	mem := newFS(t, InitOptions{})
 	cause := error(errDisk)
@@ -80,7 +82,8 @@ func failCall(t *testing.T, i int, sticky, short bool) (done bool) {
 	case hit && r.log.Room():
 		t.Errorf("call %d failed, and there is room", i)
 	}
-	// While the keeper or a snapshot fails, one group commit may be under way, with the seal before it.
+	// While the keeper or a snapshot fails, one group commit may be under way, with the seal before
+	// it.
 	if allowed := 4; hit && (after > allowed || hitLog && after > 0) {
 		t.Errorf("call %d failed, and %d calls for the log's files followed", i, after)
 	}
@@ -105,8 +108,8 @@ func faultyWorkload(r *rig) {
 	synctest.Wait()
 }
 
-// TestNothingIsReportedAfterAFailure fails the keeper while a group commit runs: the group may be durable, and is
-// not reported.
+// TestNothingIsReportedAfterAFailure fails the keeper while a group commit runs: the group may be
+// durable, and is not reported.
 func TestNothingIsReportedAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := newFS(t, InitOptions{})
@@ -140,8 +143,8 @@ func TestNothingIsReportedAfterAFailure(t *testing.T) {
 	})
 }
 
-// TestDiskFull fills the disk: new work is refused by Room, appends and a snapshot go on in the reserve, nothing
-// fails, and when space returns everything goes on by itself.
+// TestDiskFull fills the disk: new work is refused by Room, appends and a snapshot go on in the
+// reserve, nothing fails, and when space returns everything goes on by itself.
 func TestDiskFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := newFS(t, InitOptions{})
@@ -175,7 +178,8 @@ func TestDiskFull(t *testing.T) {
 		if acked, appended := r.bounds(); acked == appended || r.failed != nil {
 			t.Errorf("acked %d of %d, failed: %v", acked, appended, r.failed)
 		}
-		recovered(t, "killed on a full disk, space again", unbounded(mem.KillClone()), r.acked, r.appended)
+		killed := unbounded(mem.KillClone())
+		recovered(t, "killed on a full disk, space again", killed, r.acked, r.appended)
 		mem.SetCapacity(0)
 		if err := r.wait(); err != nil {
 			t.Fatal(err)
@@ -373,7 +377,8 @@ func TestCopies(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range names {
-			writeFile(t, mem, filepath.Join(dir, name), readFile(t, mem, filepath.Join(testDir, name)))
+			b := readFile(t, mem, filepath.Join(testDir, name))
+			writeFile(t, mem, filepath.Join(dir, name), b)
 		}
 		var h history
 		info, err := Read(mem, dir, h.apply)
@@ -432,8 +437,8 @@ func TestInitRefuses(t *testing.T) {
 	}
 	small := vfs.NewMem()
 	small.SetCapacity(MinSegmentSize)
-	if err := Init(small, testDir, testID, InitOptions{SegmentSize: MinSegmentSize}); !errors.Is(err, ErrNoSpace) ||
-		!errors.Is(err, syscall.ENOSPC) {
+	err := Init(small, testDir, testID, InitOptions{SegmentSize: MinSegmentSize})
+	if !errors.Is(err, ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("on a full disk: %v", err)
 	}
 	if _, err := Open(Options{FS: small, Dir: testDir}); !errors.Is(err, ErrNotALog) {

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// lazyDelay is how long a record that nobody waits for is held back, and how long after the last group commit
-// an empty frame follows it.
+// lazyDelay is how long a record that nobody waits for is held back, and how long after the last
+// group commit an empty frame follows it.
 const lazyDelay = 5 * time.Millisecond
 
 // lazyLimit is how many bytes of such records start a group commit at once.
 const lazyLimit = 64 << 10
 
-// flush is the flusher: the one goroutine that writes frames. A forced record starts a group commit at once;
-// while its sync runs, the records of the next group gather. So the disk itself sets the size of the groups, and
-// no timer ever delays anyone who waits.
+// flush is the flusher: the one goroutine that writes frames. A forced record starts a group commit
+// at once; while its sync runs, the records of the next group gather. So the disk itself sets the
+// size of the groups, and no timer ever delays anyone who waits.
 //
-// The timer serves the others: it takes lazy records along, and when nothing is written for its time, it
-// lets an empty frame follow the last group. That frame says that the group was durable; from then on
-// even the loss of the group's frame would be seen as damage. It is not synced: if a crash loses it, nothing is
-// lost with it.
+// The timer serves the others: it takes lazy records along, and when nothing is written for its
+// time, it lets an empty frame follow the last group. That frame says that the group was durable;
+// from then on even the loss of the group's frame would be seen as damage. It is not synced: if a
+// crash loses it, nothing is lost with it.
 func (l *Log) flush() {
 	defer close(l.flusherDone)
 	timer := time.NewTimer(lazyDelay)
@@ -47,15 +47,17 @@ func (l *Log) flush() {
 	}
 }
 
-// idleWork says whether the timer has something to do: lazy records, or a group that nothing vouches for.
+// idleWork says whether the timer has something to do: lazy records, or a group that nothing
+// vouches for.
 func (l *Log) idleWork() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mu.failure == nil && (len(l.mu.queue) > 0 || l.w.vouch)
 }
 
-// drain commits group after group until none is left that somebody waits for or, if due, none at all. With
-// due and nothing to commit it lets the empty frame follow. It says whether it committed anything.
+// drain commits group after group until none is left that somebody waits for or, if due, none at
+// all. With due and nothing to commit it lets the empty frame follow. It says whether it committed
+// anything.
 func (l *Log) drain(due bool) (wrote bool, err error) {
 	for b := l.take(due); b != nil; b = l.take(false) {
 		wrote = true
@@ -77,6 +79,8 @@ func (l *Log) take(due bool) *batch {
 	if l.mu.failure != nil || len(q) == 0 {
 		return nil
 	}
+	// Frames are written in the order in which they were filled, forced or not: an index is durable
+	// only when all lower ones are.
 	b := q[0]
 	if !due && !b.forced && len(q) == 1 && b.payload < lazyLimit {
 		return nil
@@ -92,6 +96,7 @@ func (l *Log) commit(b *batch) error {
 		l.putBack(b)
 		return err
 	}
+	// An append without records is a barrier: it costs a group commit and replays as nothing.
 	kind := KindData
 	if b.count == 0 {
 		kind = KindEmpty
@@ -104,19 +109,23 @@ func (l *Log) commit(b *batch) error {
 		return err
 	}
 	s := Sync{Duration: took, Bytes: size, Records: b.count, Appends: b.appends}
+	// The report comes before the buffer is given back, so that Append, which is refused while all
+	// buffers are in use, never runs further ahead of what is durable than MaxPending says.
 	l.report(s, Persisted{Index: b.index, LSN: l.w.lsn()})
 	l.recycle(b)
 	return nil
 }
 
+// sync is the writer's sync with its duration. The clock is the injected one: tests and the
+// simulator measure in their own time.
 func (l *Log) sync() (time.Duration, error) {
 	start := l.opts.Now()
 	err := l.w.sync()
 	return l.opts.Now().Sub(start), err
 }
 
-// report tells the caller, unless the log has failed meanwhile for another reason: then the frame is durable,
-// but nobody is to act any more.
+// report tells the caller, unless the log has failed meanwhile for another reason: then the frame
+// is durable, but nobody is to act any more.
 func (l *Log) report(s Sync, p Persisted) {
 	l.reports.Lock()
 	defer l.reports.Unlock()
@@ -153,6 +162,8 @@ func (l *Log) vouch() error {
 	if err := l.makeRoom(sectorSize, tailReserve); err != nil {
 		return err
 	}
+	// The writer's synced LSN stays: until a later sync covers this frame, no frame may claim that
+	// it is there.
 	l.w.vouch = false
 	err := l.w.writeEmpty(KindEmpty)
 	l.mu.Lock()
@@ -175,8 +186,8 @@ func (l *Log) makeRoom(n, reserve int) error {
 	return nil
 }
 
-// roll seals the segment. The next one's header and name have been durable for long; the seal is durable
-// before anything is written there, so that at any time only one segment can be torn.
+// roll seals the segment. The next one's header and name have been durable for long; the seal is
+// durable before anything is written there, so that at any time only one segment can be torn.
 func (l *Log) roll(next *segment) error {
 	if err := l.w.writeEmpty(KindSeal); err != nil {
 		return err
@@ -190,8 +201,8 @@ func (l *Log) roll(next *segment) error {
 	return old.file.Close()
 }
 
-// awaitNext takes the next segment. It waits as long as there is none, for disk space if need be; only
-// a failure ends that, or Close on a full disk.
+// awaitNext takes the next segment. It waits as long as there is none, for disk space if need be;
+// only a failure ends that, or Close on a full disk.
 func (l *Log) awaitNext() (*segment, error) {
 	for {
 		next, err := l.takeNext()
@@ -201,6 +212,8 @@ func (l *Log) awaitNext() (*segment, error) {
 		select {
 		case <-l.ready:
 		case <-l.closing:
+			// The keeper either is making a segment now, and will tell, or has found the disk full:
+			// then there is no use in waiting for somebody to clean up before the process may end.
 			if !l.room.Load() {
 				return nil, errStopped
 			}
@@ -209,6 +222,8 @@ func (l *Log) awaitNext() (*segment, error) {
 	}
 }
 
+// takeNext takes the next segment out of stock, if there is one. It stays in the list of segments:
+// from here on it is a part of the log.
 func (l *Log) takeNext() (*segment, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -237,8 +252,9 @@ func (l *Log) waiting() bool {
 	return len(l.mu.queue) > 0 && l.mu.failure == nil
 }
 
-// end ends the flusher. Unless the log has failed, the last thing written is a synced frame that says that it
-// was closed; it finds room even on a full disk, where some of what waits may not (errStopped).
+// end ends the flusher. Unless the log has failed, the last thing written is a synced frame that
+// says that it was closed; it finds room even on a full disk, where some of what waits may not
+// (errStopped).
 func (l *Log) end(err error) {
 	if err == nil || errors.Is(err, errStopped) {
 		err = l.writeClose()
@@ -249,6 +265,9 @@ func (l *Log) end(err error) {
 	<-l.closing
 }
 
+// writeClose writes the last frame. It is synced because nothing will follow that could vouch for
+// the frames before it: with it, an orderly closed log shows every loss but that of this very
+// frame.
 func (l *Log) writeClose() error {
 	if l.failure() != nil || !l.w.fits(sectorSize, sectorSize) {
 		return nil

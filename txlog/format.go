@@ -31,9 +31,9 @@ const (
 	metaSize   = sectorSize
 	// headerSize is what a segment's header takes. Frames start behind it.
 	headerSize = 4096
-	// tailReserve is the room that ordinary frames leave at the end of a segment: one sector for the seal, the
-	// others for the empty frames of opening and closing, which must find room even while no next
-	// segment can be made.
+	// tailReserve is the room that ordinary frames leave at the end of a segment: one sector for
+	// the seal, the others for the empty frames of opening and closing, which must find room even
+	// while no next segment can be made.
 	tailReserve = 4096
 )
 
@@ -42,8 +42,8 @@ const (
 	segMagic  = "GVLSEG\x01\x00"
 )
 
-// checksum is CRC-32C: it finds every burst of up to 32 bits and, in all that is written here, every change of up
-// to three bits, and processors compute it about as fast as memory delivers.
+// checksum is CRC-32C: it finds every burst of up to 32 bits and, in all that is written here,
+// every change of up to three bits, and processors compute it about as fast as memory delivers.
 func checksum(p []byte) uint32 { return updateChecksum(0, p) }
 
 // updateChecksum is the checksum of p behind something that has the checksum sum.
@@ -76,6 +76,7 @@ type meta struct {
 
 const flagBorn = 1
 
+// encode lays the file out as drawn above.
 func (m meta) encode() []byte {
 	b := make([]byte, metaSize)
 	copy(b, metaMagic)
@@ -95,7 +96,8 @@ func (m meta) encode() []byte {
 	return b
 }
 
-// decodeMeta checks the checksum before the version: a flipped bit is damage and not a newer format.
+// decodeMeta checks the checksum before the version: a flipped bit is damage and not a newer
+// format.
 func decodeMeta(b []byte) (meta, error) {
 	le := binary.LittleEndian
 	switch {
@@ -120,7 +122,8 @@ func decodeMeta(b []byte) (meta, error) {
 	return m, nil
 }
 
-// isCopy says whether info, of the file that m was read from, is not of the file that m was written to.
+// isCopy says whether info, of the file that m was read from, is not of the file that m was written
+// to.
 func (m meta) isCopy(info vfs.Info) bool {
 	return m.inode != info.Inode || !m.birth.Equal(info.Birth)
 }
@@ -141,6 +144,7 @@ type segmentHeader struct {
 // end is the LSN behind the segment, which is the base of the next.
 func (h segmentHeader) end() uint64 { return h.base + uint64(h.size) }
 
+// encode lays the header out as drawn above.
 func (h segmentHeader) encode() []byte {
 	b := make([]byte, headerSize)
 	copy(b, segMagic)

@@ -45,12 +45,13 @@ func (k Kind) String() string {
 const (
 	frameMagic      = "GVF1"
 	frameHeaderSize = 64
-	// firstRoom and sectorRoom are the payload bytes in a frame's first sector and in each later one.
+	// firstRoom and sectorRoom are the payload bytes in a frame's first sector and in each later
+	// one.
 	firstRoom  = sectorSize - frameHeaderSize
 	sectorRoom = sectorSize - 1
-	// stamp is the first byte of every sector of a frame but the first one, whose first byte is that of the
-	// magic. So no written sector is all zero, not even after one bit has flipped, and no payload can
-	// pass for the head of a frame. Four bits are set in it.
+	// stamp is the first byte of every sector of a frame but the first one, whose first byte is
+	// that of the magic. So no written sector is all zero, not even after one bit has flipped, and
+	// no payload can pass for the head of a frame. Four bits are set in it.
 	stamp = 0xA5
 	// maxCount bounds the records of a frame; the field has 24 bits.
 	maxCount = 1<<24 - 1
@@ -58,10 +59,11 @@ const (
 	recordOverhead = 2 + 3
 )
 
-// frameHeader is the head of a frame, the unit that is written, made durable and replayed as a whole.
+// frameHeader is the head of a frame, the unit that is written, made durable and replayed as a
+// whole.
 //
 //	0  4 magic "GVF1"       4  4 crc32c of 8..63       8  8 log id        16 8 LSN of this frame
-//	24 4 payload length    28 4 crc32c of everything behind the header, stamps and padding included
+//	24 4 payload length    28 4 crc32c of all behind the header, stamps and padding included
 //	32 4 header crc32c of the frame before, or of the segment's header    36 4 its length
 //	40 8 synced LSN: everything below was durable when this frame was written
 //	48 3 record count      51 1 kind     52 4 epoch      56 8 wall clock, unix ns, never falling
@@ -97,6 +99,8 @@ func frameLen(payload int) int {
 // payloadRoom is the largest payload of a frame of n bytes.
 func payloadRoom(n int) int { return firstRoom + (n/sectorSize-1)*sectorRoom }
 
+// len is the bytes of the whole frame on disk. It is not stored: a stored length could contradict
+// the payload's.
 func (h frameHeader) len() int { return frameLen(h.payload) }
 
 // put writes the header to b and returns its checksum.
@@ -142,25 +146,29 @@ func parseFrameHeader(b []byte) (frameHeader, error) {
 	}, nil
 }
 
-// batch is a frame that is being filled. Its buffer is used again and again; it is laid out from the start
-// as it will be written, so that sealing it copies nothing.
+// batch is a frame that is being filled. Its buffer is used again and again; it is laid out from
+// the start as it will be written, so that sealing it copies nothing.
 type batch struct {
 	buf     []byte
 	n       int
 	payload int
 	count   int
-	// index is that of the last Append in it, forced whether anyone waits for it, appends how many there are.
+	// index is that of the last Append in it, forced whether anyone waits for it, appends how many
+	// there are.
 	index   uint64
 	forced  bool
 	appends int
 }
 
+// newBatch makes a buffer for frames of up to size bytes.
 func newBatch(size int) *batch {
 	b := &batch{buf: make([]byte, size)}
 	b.reset()
 	return b
 }
 
+// reset empties the frame. The bytes of the one before stay in the buffer; seal clears what would
+// show.
 func (b *batch) reset() {
 	*b = batch{buf: b.buf, n: frameHeaderSize}
 }
@@ -193,8 +201,8 @@ func (b *batch) write(p []byte) {
 	}
 }
 
-// seal completes the frame with header, padding and checksums and returns its bytes, valid until reset, and
-// the header's checksum.
+// seal completes the frame with header, padding and checksums and returns its bytes, valid until
+// reset, and the header's checksum.
 func (b *batch) seal(h frameHeader) ([]byte, uint32) {
 	h.payload, h.count = b.payload, b.count
 	frame := b.buf[:frameLen(b.payload)]
@@ -205,8 +213,8 @@ func (b *batch) seal(h frameHeader) ([]byte, uint32) {
 	return frame, sum
 }
 
-// assertStamped holds the rule by which recovery tells a torn frame from a damaged one: a written sector is
-// never all zero. To write a frame that breaks it would make a later crash undecidable.
+// assertStamped holds the rule by which recovery tells a torn frame from a damaged one: a written
+// sector is never all zero. To write a frame that breaks it would make a later crash undecidable.
 func assertStamped(frame []byte) {
 	if string(frame[:4]) != frameMagic {
 		panic("txlog: a frame without its magic")
@@ -251,8 +259,8 @@ func nextRecord(p []byte) (Record, []byte, error) {
 	return Record{Type: p[0], Flags: p[1], Data: p[2+n : end : end]}, p[end:], nil
 }
 
-// checkRecords says whether payload is exactly count records. It runs over the whole frame before the first
-// of its records is delivered, so that no frame is ever replayed in part.
+// checkRecords says whether payload is exactly count records. It runs over the whole frame before
+// the first of its records is delivered, so that no frame is ever replayed in part.
 func checkRecords(payload []byte, count int) error {
 	var err error
 	for range count {

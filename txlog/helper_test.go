@@ -20,8 +20,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	testDir = "/data"
 	testID  = txn.LogID(0x123456789abcdef)
-	// recAppend is the type of the first record of each test append, recRest of its others, and recPrefix of a
-	// snapshot's record, which stands for all appends up to a number.
+	// recAppend is the type of the first record of each test append, recRest of its others, and
+	// recPrefix of a snapshot's record, which stands for all appends up to a number.
 	recAppend, recRest, recPrefix = 1, 2, 3
 )
 
@@ -80,7 +80,8 @@ func (h *history) apply(e Entry) error {
 	case e.Type == recRest && h.rest > 0 && num == h.n:
 		h.rest--
 	default:
-		h.err = fmt.Errorf("entry %+v of append %d after append %d, %d missing", e.Type, num, h.n, h.rest)
+		h.err = fmt.Errorf("entry of type %d of append %d after append %d, %d missing",
+			e.Type, num, h.n, h.rest)
 	}
 	if h.err == nil && !filled(e.Data) {
 		h.err = fmt.Errorf("append %d holds bytes that nobody wrote", num)
@@ -117,7 +118,8 @@ func filled(b []byte) bool {
 	if len(b) < 16 {
 		return false
 	}
-	return slices.Equal(b, payload(binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), len(b)))
+	num, rest := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+	return slices.Equal(b, payload(num, rest, len(b)))
 }
 
 // open opens the log on fsys; edit may change the options.

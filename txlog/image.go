@@ -27,6 +27,7 @@ const (
 	adoptingName = "ADOPTING"
 )
 
+// segmentName and snapshotName have fixed width, so that the order of names is that of numbers.
 func segmentName(num uint64) string { return fmt.Sprintf("log-%016x.seg", num) }
 
 func snapshotName(lsn uint64) string { return fmt.Sprintf("snap-%016x.gvl", lsn) }
@@ -72,12 +73,16 @@ type segment struct {
 // first is the LSN of the segment's first frame.
 func (s *segment) first() uint64 { return s.base + headerSize }
 
+// corrupt names a place in this segment.
 func (s *segment) corrupt(off int64, err error) *CorruptionError {
 	return &CorruptionError{File: s.name, Offset: off, LSN: s.base + uint64(off), Err: err}
 }
 
-// openSegment opens a segment and checks that its header, name and size agree. The caller owns the file.
-func openSegment(fsys vfs.FS, dir string, num uint64, id txn.LogID, mode vfs.Mode) (*segment, error) {
+// openSegment opens a segment and checks that its header, name and size agree. The caller owns the
+// file.
+func openSegment(
+	fsys vfs.FS, dir string, num uint64, id txn.LogID, mode vfs.Mode,
+) (*segment, error) {
 	name := segmentName(num)
 	file, err := fsys.Open(filepath.Join(dir, name), mode)
 	if err != nil {
@@ -90,6 +95,9 @@ func openSegment(fsys vfs.FS, dir string, num uint64, id txn.LogID, mode vfs.Mod
 	return s, nil
 }
 
+// readHeader holds the header, the name and the size against each other: a file that was renamed,
+// cut off, or copied here from another log is not a part of this one, however sound it is in
+// itself.
 func (s *segment) readHeader(num uint64, id txn.LogID) error {
 	b := make([]byte, headerSize)
 	if err := readFull(s.file, b, 0); err != nil {
@@ -114,6 +122,8 @@ func (s *segment) readHeader(num uint64, id txn.LogID) error {
 	return nil
 }
 
+// headerError tells a file that is too short, which is damage, from a disk that cannot be read,
+// which is not: the same file may be read tomorrow, or on another machine.
 func (s *segment) headerError(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return s.corrupt(0, fmt.Errorf("%w: %w", errSize, err))
@@ -172,8 +182,8 @@ func findMeta(fsys vfs.FS, dir string) (meta, bool, error) {
 	}
 	switch {
 	case slices.Contains(names, adoptingName):
-		return meta{}, false, fmt.Errorf("%w: the adoption of %s was interrupted; `gavel log adopt %s` "+
-			"finishes it", ErrNotALog, dir, dir)
+		return meta{}, false, fmt.Errorf("%w: the adoption of %s was interrupted; "+
+			"`gavel log adopt %s` finishes it", ErrNotALog, dir, dir)
 	case slices.Contains(names, markerName):
 		return meta{}, false, noLog(dir, "holds a log whose making was interrupted")
 	case slices.ContainsFunc(names, isLogFile):
@@ -189,8 +199,8 @@ type snapshotFile struct {
 	file vfs.File
 }
 
-// image is the files of a log at one moment, all of them open, so that a live log which frees or replaces
-// some of them does not pull the ground away.
+// image is the files of a log at one moment, all of them open, so that a live log which frees or
+// replaces some of them does not pull the ground away.
 type image struct {
 	fs     vfs.FS
 	dir    string
@@ -203,11 +213,12 @@ type image struct {
 	bad []*CorruptionError
 }
 
-// maxRelists bounds how often a live directory is listed again because a file vanished between listing
-// and opening.
+// maxRelists bounds how often a live directory is listed again because a file vanished between
+// listing and opening.
 const maxRelists = 16
 
-// openImage opens the files of a log. A segment with a damaged header is put in bad and not in segs.
+// openImage opens the files of a log. A segment with a damaged header is put in bad and not in
+// segs.
 func openImage(fsys vfs.FS, dir string, mode vfs.Mode) (*image, error) {
 	m, isCopy, err := findMeta(fsys, dir)
 	if err != nil {
@@ -226,6 +237,8 @@ func openImage(fsys vfs.FS, dir string, mode vfs.Mode) (*image, error) {
 	return nil, ErrMoved
 }
 
+// open opens everything that is listed, before anything is read: a name may vanish at any time in a
+// live directory, an open file does not.
 func (im *image) open(mode vfs.Mode) error {
 	names, err := im.fs.List(im.dir)
 	if err != nil {
@@ -246,6 +259,8 @@ func (im *image) open(mode vfs.Mode) error {
 	return nil
 }
 
+// addSegment keeps a damaged segment apart: whether it matters depends on where the newest intact
+// snapshot begins, and Verify wants to go on.
 func (im *image) addSegment(num uint64, mode vfs.Mode) error {
 	s, err := openSegment(im.fs, im.dir, num, im.meta.id, mode)
 	if bad, ok := errors.AsType[*CorruptionError](err); ok {
@@ -258,6 +273,7 @@ func (im *image) addSegment(num uint64, mode vfs.Mode) error {
 	return err
 }
 
+// addSnapshot opens a snapshot for reading; it is checked when it is used.
 func (im *image) addSnapshot(lsn uint64, name string) error {
 	f, err := im.fs.Open(filepath.Join(im.dir, name), vfs.ReadOnly)
 	if err != nil {
@@ -280,8 +296,8 @@ func (im *image) close() error {
 	return errors.Join(errs...)
 }
 
-// from returns the segments that hold the log from lsn on. They must be there without a gap: a missing or
-// damaged one is a hole, and nobody knows what fell into it.
+// from returns the segments that hold the log from lsn on. They must be there without a gap: a
+// missing or damaged one is a hole, and nobody knows what fell into it.
 func (im *image) from(lsn uint64) ([]*segment, error) {
 	i := slices.IndexFunc(im.segs, func(s *segment) bool { return s.base <= lsn && lsn < s.end() })
 	if i < 0 {
@@ -305,7 +321,8 @@ func (im *image) from(lsn uint64) ([]*segment, error) {
 	return segs, nil
 }
 
-// hole is the error of a missing segment: damage of its header, if there is a file, else its absence.
+// hole is the error of a missing segment: damage of its header, if there is a file, else its
+// absence.
 func (im *image) hole(lsn uint64) error {
 	if len(im.bad) > 0 {
 		return im.bad[0]

@@ -17,12 +17,14 @@ import (
 type InitOptions struct {
 	// SegmentSize of the first segments, in bytes. Defaults to DefaultSegmentSize.
 	SegmentSize int64
-	// Snapshot, if not nil, are the records that the log is born with. They are replayed as a snapshot.
+	// Snapshot, if not nil, are the records that the log is born with. They are replayed as a
+	// snapshot.
 	Snapshot iter.Seq[Record]
 	// Now is the wall clock. Defaults to time.Now.
 	Now func() time.Time
 }
 
+// complete fills in the defaults and says what is out of range.
 func (o *InitOptions) complete() error {
 	if o.SegmentSize == 0 {
 		o.SegmentSize = DefaultSegmentSize
@@ -33,11 +35,12 @@ func (o *InitOptions) complete() error {
 	return checkSegmentSize(o.SegmentSize)
 }
 
-// Init makes a new log with this id in dir, which is made too if its parent exists. It refuses, with an
-// error that wraps [ErrExists], a directory that holds anything of a log. On return the log is durable.
+// Init makes a new log with this id in dir, which is made too if its parent exists. It refuses,
+// with an error that wraps [ErrExists], a directory that holds anything of a log. On return the log
+// is durable.
 //
-// A crash leaves a log or none: the meta file comes last, and while only a marker says that a log is being
-// made, Init may be called again and begins anew.
+// A crash leaves a log or none: the meta file comes last, and while only a marker says that a log
+// is being made, Init may be called again and begins anew.
 func Init(fsys vfs.FS, dir string, id txn.LogID, opts InitOptions) (err error) {
 	if err := opts.complete(); err != nil {
 		return err
@@ -72,8 +75,8 @@ func makeDir(fsys vfs.FS, dir string) error {
 	return maker{fs: fsys}.syncDir(filepath.Dir(dir))
 }
 
-// begin sets the marker and removes what an interrupted Init left. Without the marker nothing is removed: what
-// is there then is, or was, a log.
+// begin sets the marker and removes what an interrupted Init left. Without the marker nothing is
+// removed: what is there then is, or was, a log.
 func (m maker) begin() error {
 	names, err := m.fs.List(m.dir)
 	if err != nil {
@@ -88,6 +91,7 @@ func (m maker) begin() error {
 			return err
 		}
 	}
+	// From here on the marker is durable, and every crash leaves either it or the meta file.
 	for _, name := range names {
 		if isLogFile(name) || isScratch(name) {
 			if err := m.remove(name); err != nil {
@@ -100,6 +104,7 @@ func (m maker) begin() error {
 
 // build makes everything of a log, its meta last, and removes the markers.
 func (m maker) build(id txn.LogID, opts InitOptions) error {
+	// The second segment is the stock without which Open would have no room to promise.
 	h := segmentHeader{id: id, size: opts.SegmentSize, created: opts.Now()}
 	for range 2 {
 		s, err := m.segment(h)
@@ -124,6 +129,8 @@ func (m maker) build(id txn.LogID, opts InitOptions) error {
 	return errors.Join(m.remove(markerName), m.remove(adoptingName))
 }
 
+// firstSnapshot writes the records that the log is born with, as a snapshot that begins where the
+// first frame will. Its epoch is 0: nobody has opened the log yet.
 func (m maker) firstSnapshot(id txn.LogID, opts InitOptions) error {
 	if opts.Snapshot == nil {
 		return nil
@@ -144,11 +151,12 @@ func (m maker) firstSnapshot(id txn.LogID, opts InitOptions) error {
 }
 
 // MoveAside clears dir for a new log: it moves all files of the log in it to the sub-directory
-// adopted-<log id> and returns its path. The records can be read there, and Init can be called for dir. It takes the
-// log's lock for the time.
+// adopted-<log id> and returns its path. The records can be read there, and Init can be called for
+// dir. It takes the log's lock for the time.
 //
-// It may be interrupted anywhere and called again, until Init for dir has succeeded: a marker, durable
-// before the first file moves, remembers which log was being adopted, and meanwhile dir opens as no log.
+// It may be interrupted anywhere and called again, until Init for dir has succeeded: a marker,
+// durable before the first file moves, remembers which log was being adopted, and meanwhile dir
+// opens as no log.
 func MoveAside(fsys vfs.FS, dir string) (aside string, err error) {
 	lock, err := takeLock(fsys, dir)
 	if err != nil {
@@ -167,8 +175,8 @@ func MoveAside(fsys vfs.FS, dir string) (aside string, err error) {
 	return aside, m.moveAll(id, aside)
 }
 
-// adopting is the id of the log that is being moved aside, remembered by the marker. The marker holds the meta
-// file's own bytes.
+// adopting is the id of the log that is being moved aside, remembered by the marker. The marker
+// holds the meta file's own bytes.
 func (m maker) adopting() (txn.LogID, error) {
 	marked, err := m.exists(adoptingName)
 	if err != nil {
@@ -188,6 +196,8 @@ func (m maker) adopting() (txn.LogID, error) {
 	return old.id, err
 }
 
+// marked reads the id that the marker remembers. The marker came by rename, so it is whole or
+// absent; a bad one is damage, and nothing is moved on its word.
 func (m maker) marked() (txn.LogID, error) {
 	f, err := m.fs.Open(m.path(adoptingName), vfs.ReadOnly)
 	if err != nil {
@@ -204,8 +214,9 @@ func (m maker) marked() (txn.LogID, error) {
 	return old.id, nil
 }
 
-// dropMarkers removes, durably, markers that outlived the meta file which made them void. They must be gone
-// before a new one is set: the marker of Init beside that of an adoption says that all is moved.
+// dropMarkers removes, durably, markers that outlived the meta file which made them void. They must
+// be gone before a new one is set: the marker of Init beside that of an adoption says that all is
+// moved.
 func (m maker) dropMarkers() error {
 	dropped := false
 	for _, name := range []string{markerName, adoptingName} {
@@ -227,8 +238,9 @@ func (m maker) dropMarkers() error {
 	return m.syncDir(m.dir)
 }
 
-// moveAll moves the files of log id. A meta of another log means that Init has succeeded since and only the
-// marker outlived it; the marker of Init means that all is moved and what is here is half of a new log.
+// moveAll moves the files of log id. A meta of another log means that Init has succeeded since and
+// only the marker outlived it; the marker of Init means that all is moved and what is here is half
+// of a new log.
 func (m maker) moveAll(id txn.LogID, aside string) error {
 	names, err := m.fs.List(m.dir)
 	if err != nil {

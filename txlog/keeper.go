@@ -8,16 +8,16 @@ import (
 // spaceRetry is how often the keeper looks for disk space again.
 const spaceRetry = time.Second
 
-// reserveShare and minReserve set the size of the reserve for a snapshot: a share of a segment, or twice
-// the last snapshot if that is more.
+// reserveShare and minReserve set the size of the reserve for a snapshot: a share of a segment, or
+// twice the last snapshot if that is more.
 const (
 	reserveShare = 16
 	reserveScale = 2
 )
 
-// keep is the keeper: the goroutine that keeps one full segment, and the space for one snapshot, in stock, off
-// the path of those who wait. A full disk is no failure: room turns false, which keeps new work out, and the
-// stock is there for the work that runs. Any other error is one.
+// keep is the keeper: the goroutine that keeps one full segment, and the space for one snapshot, in
+// stock, off the path of those who wait. A full disk is no failure: room turns false, which keeps
+// new work out, and the stock is there for the work that runs. Any other error is one.
 func (l *Log) keep() {
 	defer close(l.keeperDone)
 	for {
@@ -29,8 +29,8 @@ func (l *Log) keep() {
 			signal(l.ready)
 		case err != nil:
 			l.fail(err)
-		case l.failure() == nil:
-			l.room.Store(true)
+		default:
+			l.foundRoom()
 		}
 		if !l.awaitWork(err != nil) {
 			return
@@ -38,8 +38,15 @@ func (l *Log) keep() {
 	}
 }
 
-// awaitWork waits until there may be something to restock, with retry at least until spaceRetry has passed; false
-// means that the log is being closed.
+// foundRoom lets new work in, unless the log has failed.
+func (l *Log) foundRoom() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room.Store(l.mu.failure == nil)
+}
+
+// awaitWork waits until there may be something to restock, with retry at least until spaceRetry has
+// passed; false means that the log is being closed.
 func (l *Log) awaitWork(retry bool) bool {
 	var after <-chan time.Time
 	if retry {
@@ -56,7 +63,8 @@ func (l *Log) awaitWork(retry bool) bool {
 	return true
 }
 
-// restock makes what is missing: the next segment first, without which the log would come to a halt.
+// restock makes what is missing: the next segment first, without which the log would come to a
+// halt.
 func (l *Log) restock() error {
 	if err := l.makeNext(); err != nil {
 		return err
@@ -64,6 +72,8 @@ func (l *Log) restock() error {
 	return l.makeReserve()
 }
 
+// makeNext makes the segment behind the last one, if it is not there. Only the keeper calls it, and
+// Open before there is a keeper, so nobody else adds segments between the look and the act.
 func (l *Log) makeNext() error {
 	l.mu.Lock()
 	last := l.mu.segs[len(l.mu.segs)-1]
@@ -84,7 +94,8 @@ func (l *Log) makeNext() error {
 	return nil
 }
 
-// makeReserve leaves the reserve alone while a snapshot is being written over it; the snapshot signals its end.
+// makeReserve leaves the reserve alone while a snapshot is being written over it; the snapshot
+// signals its end.
 func (l *Log) makeReserve() error {
 	if !l.snapshots.TryLock() {
 		return nil
@@ -110,8 +121,8 @@ func (l *Log) reserveSizeLocked() int64 {
 	return max(l.opts.SegmentSize/reserveShare, reserveScale*l.mu.snapSize)
 }
 
-// stopped says that nothing more must be written by the keeper: the log has failed, or is closed and
-// the flusher, which may still need a segment, has ended.
+// stopped says that nothing more must be written by the keeper: the log has failed, or is closed
+// and the flusher, which may still need a segment, has ended.
 func (l *Log) stopped() bool {
 	select {
 	case <-l.halt:

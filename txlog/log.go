@@ -18,32 +18,34 @@ type Options struct {
 	FS vfs.FS
 	// Dir is the log's directory. It has no default.
 	Dir string
-	// SegmentSize of segments to come, in bytes, a multiple of 4096. Those that exist keep theirs. Defaults to
-	// DefaultSegmentSize.
+	// SegmentSize of segments to come, in bytes, a multiple of 4096. Those that exist keep theirs.
+	// Defaults to DefaultSegmentSize.
 	SegmentSize int64
-	// MaxPending bounds the bytes that wait to be written, in memory; beyond it Append refuses. At least two
-	// frames are allowed. Defaults to 8 MiB.
+	// MaxPending bounds the bytes that wait to be written, in memory; beyond it Append refuses. At
+	// least two frames are allowed. Defaults to 8 MiB.
 	MaxPending int
-	// Replay is called by Open for each record, in order: the snapshot's, then the appended ones. It must not
-	// act on what it is told before Open has returned: only then is it durable. An error ends Open. Defaults to
-	// ignoring all.
+	// Replay is called by Open for each record, in order: the snapshot's, then the appended ones.
+	// It must not act on what it is told before Open has returned: only then is it durable. An
+	// error ends Open. Defaults to ignoring all.
 	Replay func(Entry) error
-	// OnPersisted is told how far the log is durable, once per group commit, in order, from one goroutine. The
-	// next group waits for it, so it must be quick; it may call Append, and must not call Close. Defaults to
-	// nothing.
+	// OnPersisted is told how far the log is durable, once per group commit, in order, from one
+	// goroutine. The next group waits for it, so it must be quick; it may call Append, and must not
+	// call Close. Defaults to nothing.
 	OnPersisted func(Persisted)
-	// OnFailed is told once why the log has failed. After it there are no calls of OnPersisted. It must not call
-	// Close. Defaults to nothing; Append tells as well.
+	// OnFailed is told once why the log has failed. After it there are no calls of OnPersisted. It
+	// must not call Close. Defaults to nothing; Append tells as well.
 	OnFailed func(error)
 	// OnSync is told of each group commit, before OnPersisted. Defaults to nothing.
 	OnSync func(Sync)
-	// Now is the wall clock, for the times in frames and the durations of OnSync. Defaults to time.Now.
+	// Now is the wall clock, for the times in frames and the durations of OnSync. Defaults to
+	// time.Now.
 	Now func() time.Time
 }
 
 // DefaultMaxPending is the default of Options.MaxPending.
 const DefaultMaxPending = 8 << 20
 
+// complete fills in the defaults and validates the rest.
 func (o *Options) complete() error {
 	if o.FS == nil {
 		o.FS = vfs.OS()
@@ -83,9 +85,11 @@ func (o *Options) validate() error {
 
 // Persisted says how far the log is durable.
 type Persisted struct {
-	// Index is the highest index of an Append whose records are durable, as are those of all lower ones.
+	// Index is the highest index of an Append whose records are durable, as are those of all lower
+	// ones.
 	Index uint64
-	// LSN is the end of the durable log: everything below it is durable. A snapshot can be made there.
+	// LSN is the end of the durable log: everything below it is durable. A snapshot can be made
+	// there.
 	LSN uint64
 }
 
@@ -106,8 +110,8 @@ type Log struct {
 	recovery Recovery
 	maker    maker
 
-	// wake tells the flusher of work, work the keeper, ready the flusher of a next segment or its absence.
-	// Each holds at most one signal: the receiver looks for all there is to do.
+	// wake tells the flusher of work, work the keeper, ready the flusher of a next segment or its
+	// absence. Each holds at most one signal: the receiver looks for all there is to do.
 	wake, work, ready chan struct{}
 	// closing ends the flusher, after it has written what waits; halt then ends the keeper.
 	closing, halt             chan struct{}
@@ -119,21 +123,23 @@ type Log struct {
 	persisted                 atomic.Uint64
 	groups, records, appended atomic.Uint64
 
-	// reports is held while the caller is told of progress or failure, so that nothing is reported persisted
-	// after the failure was.
+	// reports is held while the caller is told of progress or failure, so that nothing is reported
+	// persisted after the failure was.
 	reports sync.Mutex
 	// snapshots is held by whoever writes a snapshot or the reserve for one.
 	snapshots sync.Mutex
 
 	mu struct {
 		sync.Mutex
-		// queue are the frames being filled, the oldest first; free are empty ones; made counts all there are.
+		// queue are the frames being filled, the oldest first; free are empty ones; made counts all
+		// there are.
 		queue, free []*batch
 		made        int
 		index       uint64
 		failure     error
 		closed      bool
-		// segs are the log's segments, oldest first; next, if not nil, is the last of them and not in use yet.
+		// segs are the log's segments, oldest first; next, if not nil, is the last of them and not
+		// in use yet.
 		segs []segmentHeader
 		next *segment
 		// tail is the LSN where the next frame goes.
@@ -162,20 +168,22 @@ func (l *Log) LSN() uint64 { return l.durable.Load() }
 // Recovery says what Open found.
 func (l *Log) Recovery() Recovery { return l.recovery }
 
-// Room says whether new work may be taken on. It is false while the disk is so full that no spare segment,
-// or no reserve for a snapshot, can be made: what is there then is kept for the work that runs already. It becomes
-// true by itself once there is space again, which is looked for every second and after every snapshot.
+// Room says whether new work may be taken on. It is false while the disk is so full that no spare
+// segment, or no reserve for a snapshot, can be made: what is there then is kept for the work that
+// runs already. It becomes true by itself once there is space again, which is looked for every
+// second and after every snapshot.
 func (l *Log) Room() bool { return l.room.Load() }
 
-// Append takes records into the log's next frame and returns at once: it never waits for the disk. All
-// records of one call become durable together or not at all, in the order of calls. The index, one higher than
-// that of the call before, is reported to OnPersisted when they are durable, not earlier. The data is copied.
+// Append takes records into the log's next frame and returns at once: it never waits for the disk.
+// All records of one call become durable together or not at all, in the order of calls. The index,
+// one higher than that of the call before and 1 for the first one after Open, is reported to
+// OnPersisted when they are durable, not earlier. The data is copied.
 //
-// Forced records start a group commit as soon as the one that runs has ended. Others ride along with the next one,
-// or start one after 5 ms.
+// Forced records start a group commit as soon as the one that runs has ended. Others ride along
+// with the next one, or start one after 5 ms.
 //
-// The records were not taken if the error is [ErrTooLarge], [ErrBacklog] or [ErrClosed]. After [ErrFailed] nobody
-// knows what became of anything that had not been reported persisted.
+// The records were not taken if the error is [ErrTooLarge], [ErrBacklog] or [ErrClosed]. After
+// [ErrFailed] nobody knows what became of anything that had not been reported persisted.
 func (l *Log) Append(recs []Record, forced bool) (index uint64, err error) {
 	size, err := l.sizeOf(recs)
 	if err != nil {
@@ -211,7 +219,8 @@ func (l *Log) sizeOf(recs []Record) (int, error) {
 		size += recordSize(r)
 	}
 	if limit := payloadRoom(l.frameSize); size > limit {
-		return 0, fmt.Errorf("%w: %d bytes in one append; the limit is %d", ErrTooLarge, size, limit)
+		return 0, fmt.Errorf("%w: %d bytes in one append; the limit is %d",
+			ErrTooLarge, size, limit)
 	}
 	return size, nil
 }
@@ -227,7 +236,8 @@ func (l *Log) usableLocked() error {
 	return nil
 }
 
-// batchLocked is the frame to fill with size more bytes, or nil if the limit is reached. The callers hold mu.
+// batchLocked is the frame to fill with size more bytes, or nil if the limit is reached. The
+// callers hold mu.
 func (l *Log) batchLocked(size int) *batch {
 	if n := len(l.mu.queue); n > 0 && l.mu.queue[n-1].fits(size) {
 		return l.mu.queue[n-1]
@@ -254,8 +264,9 @@ func signal(c chan struct{}) {
 	}
 }
 
-// fail ends the log: no frame is written, nothing is synced and nothing reported from now on. What a failed
-// sync should have written may be lost although a later sync succeeds, so there is no later sync.
+// fail ends the log: no frame is written, nothing is synced and nothing reported from now on. What
+// a failed sync should have written may be lost although a later sync succeeds, so there is no
+// later sync.
 func (l *Log) fail(cause error) {
 	l.reports.Lock()
 	defer l.reports.Unlock()
@@ -263,13 +274,13 @@ func (l *Log) fail(cause error) {
 	first := l.mu.failure == nil
 	if first {
 		l.mu.failure = fmt.Errorf("%w: %w", ErrFailed, cause)
+		l.room.Store(false)
 	}
 	err := l.mu.failure
 	l.mu.Unlock()
 	if !first {
 		return
 	}
-	l.room.Store(false)
 	signal(l.ready)
 	l.opts.OnFailed(err)
 }
@@ -281,9 +292,9 @@ func (l *Log) failure() error {
 	return l.mu.failure
 }
 
-// Close writes what waits, ends the log with a synced empty frame, and gives the lock back. It reports
-// a failure of the log, or that a full disk kept something from being written, which then is lost. Later calls return
-// the same.
+// Close writes what waits, ends the log with a synced empty frame, and gives the lock back. It
+// reports a failure of the log, or that a full disk kept something from being written, which then
+// is lost. Later calls return the same.
 func (l *Log) Close() error {
 	l.closeOnce.Do(func() {
 		l.mu.Lock()
@@ -293,7 +304,8 @@ func (l *Log) Close() error {
 		<-l.flusherDone
 		close(l.halt)
 		<-l.keeperDone
-		// A snapshot that is being written ends first: its directory must not change hands under it.
+		// A snapshot that is being written ends first: its directory must not change hands under
+		// it.
 		l.snapshots.Lock()
 		defer l.snapshots.Unlock()
 		l.closeErr = errors.Join(l.failure(), l.stalled(), l.closeSegments(), l.lock.Close())
@@ -301,7 +313,8 @@ func (l *Log) Close() error {
 	return l.closeErr
 }
 
-// stalled says that records were taken and could not be written for want of space. After a failure it says nothing.
+// stalled says that records were taken and could not be written for want of space. After a failure
+// it says nothing.
 func (l *Log) stalled() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -311,6 +324,8 @@ func (l *Log) stalled() error {
 	return fmt.Errorf("%w: appends above index %d are lost", ErrNoSpace, l.persisted.Load())
 }
 
+// closeSegments closes the files that are open for writing. Nothing uses them any more: the flusher
+// and the keeper have ended, or were never started.
 func (l *Log) closeSegments() error {
 	err := l.w.seg.file.Close()
 	if l.mu.next != nil {

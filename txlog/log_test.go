@@ -31,7 +31,8 @@ func TestAppendedRecordsAreReplayed(t *testing.T) {
 			t.Error(err)
 		}
 		if again.log.ID() != testID || again.log.Epoch() != 2 || !again.log.Recovery().Clean {
-			t.Errorf("opened as %x, epoch %d, %+v", again.log.ID(), again.log.Epoch(), again.log.Recovery())
+			t.Errorf("opened as %x, epoch %d, %+v",
+				again.log.ID(), again.log.Epoch(), again.log.Recovery())
 		}
 	})
 }
@@ -164,8 +165,8 @@ func TestBacklogIsBounded(t *testing.T) {
 	}
 }
 
-// TestSyncsPerGroup counts: one write and one sync for each group commit, whatever rides along; nothing
-// synced for the empty frame that follows the last one.
+// TestSyncsPerGroup counts: one write and one sync for each group commit, whatever rides along;
+// nothing synced for the empty frame that follows the last one.
 func TestSyncsPerGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var count vfs.Counter
@@ -237,8 +238,11 @@ func TestGroupsGatherWhileTheDiskIsBusy(t *testing.T) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.syncs) != 2 || r.syncs[1].Appends != 20 || r.syncs[1].Records != 40 || r.syncs[1].Bytes == 0 {
-		t.Errorf("groups: %+v", r.syncs)
+	if len(r.syncs) != 2 {
+		t.Fatalf("groups: %+v", r.syncs)
+	}
+	if s := r.syncs[1]; s.Appends != 20 || s.Records != 40 || s.Bytes == 0 {
+		t.Errorf("second group: %+v", s)
 	}
 }
 

@@ -22,15 +22,16 @@ type Recovery struct {
 	Damaged []error
 	// Frames and Records were read behind the snapshot's segment's start.
 	Frames, Records uint64
-	// Torn says that the last write before a crash was incomplete, and TornBytes how much of it was removed.
+	// Torn says that the last write before a crash was incomplete, and TornBytes how much of it was
+	// removed.
 	Torn      bool
 	TornBytes int64
 	// Clean says that the log had been closed.
 	Clean bool
 }
 
-// Open opens the log in opts.Dir, replays it, and starts a new epoch. On return everything replayed, and the new epoch,
-// is durable. It returns
+// Open opens the log in opts.Dir, replays it, and starts a new epoch. On return everything
+// replayed, and the new epoch, is durable. It returns
 //
 //   - an error wrapping [ErrNotALog] if there is no log: never is one made here,
 //   - a [*LockedError] while somebody else has it open,
@@ -52,7 +53,7 @@ func Open(opts Options) (*Log, error) {
 		return nil, err
 	}
 	l := newLog(opts, lock)
-	if err := l.recover(); err != nil {
+	if err := l.restore(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	go l.flush()
@@ -60,6 +61,8 @@ func Open(opts Options) (*Log, error) {
 	return l, nil
 }
 
+// newLog is a log that has not been read yet. Room is assumed until the keeper finds none, which is
+// the first thing it looks for.
 func newLog(opts Options, lock io.Closer) *Log {
 	l := &Log{
 		opts: opts, lock: lock,
@@ -92,6 +95,7 @@ func takeLock(fsys vfs.FS, dir string) (io.Closer, error) {
 	return nil, fmt.Errorf("txlog: lock %s: %w", dir, err)
 }
 
+// lockedBy reads what takeLock of the holder has left.
 func lockedBy(dir, owner string) error {
 	pid, host, _ := strings.Cut(owner, " ")
 	n, err := strconv.Atoi(pid)
@@ -101,8 +105,8 @@ func lockedBy(dir, owner string) error {
 	return &LockedError{Dir: dir, Host: host, PID: n}
 }
 
-// recover brings the log from what a crash left to where frames can be written.
-func (l *Log) recover() (err error) {
+// restore brings the log from what a crash left to where frames can be written.
+func (l *Log) restore() (err error) {
 	im, err := openImage(l.opts.FS, l.opts.Dir, vfs.ReadWrite)
 	if err != nil {
 		return err
@@ -111,8 +115,8 @@ func (l *Log) recover() (err error) {
 	if im.isCopy {
 		return &CopyError{Dir: l.opts.Dir}
 	}
-	// What a killed process has written may be in the page cache only. Before any of it is believed, and
-	// branches are finished because of it, it must be as durable as it looks.
+	// What a killed process has written may be in the page cache only. Before any of it is
+	// believed, and branches are finished because of it, it must be as durable as it looks.
 	if err := l.syncAll(im); err != nil {
 		return err
 	}
@@ -126,6 +130,8 @@ func (l *Log) recover() (err error) {
 	return l.begin(im, r)
 }
 
+// syncAll makes everything in the directory, and its names, as durable as it looks. The directory
+// matters as much as the files: a segment whose name is lost is lost.
 func (l *Log) syncAll(im *image) error {
 	for _, s := range im.segs {
 		if err := s.file.Datasync(); err != nil {
@@ -135,10 +141,12 @@ func (l *Log) syncAll(im *image) error {
 	return l.maker.syncDir(l.opts.Dir)
 }
 
-// repair makes true what recovery has read. If the process that wrote the log ended because a sync failed,
-// the page cache shows frames that the disk does not have, as clean pages that no sync will write. Everything
-// that the last frame does not vouch for is suspect: it is written again. Behind it, what a torn write left
-// is zeroed, so that no later frame can come to stand before it.
+// repair makes true what recovery has read. If the process that wrote the log ended because a sync
+// failed, the page cache shows frames that the disk does not have, as clean pages that no sync will
+// write. Everything that the last frame does not vouch for is suspect: it is written again. Behind
+// it, what a torn write left is zeroed, so that no later frame can come to stand before it; and as
+// zeros, too, may be in the page cache only (a repair before this one may have failed to sync), all
+// that a torn write can reach is written.
 func (l *Log) repair(r *replayer) error {
 	last := r.scan.last
 	if last.seg != nil {
@@ -151,10 +159,11 @@ func (l *Log) repair(r *replayer) error {
 	if err := rewrite(t.seg, 0, headerSize); err != nil {
 		return err
 	}
-	if t.torn() {
-		if err := writeFull(t.seg.file, make([]byte, t.dirty-t.off), t.off); err != nil {
-			return fmt.Errorf("txlog: zero the tail of %s: %w", t.seg.name, err)
-		}
+	// A torn write never reaches another segment: the first frame there waits for a durable seal
+	// here.
+	reach := min(unsyncedReach, t.seg.size-t.off)
+	if err := writeFull(t.seg.file, make([]byte, reach), t.off); err != nil {
+		return fmt.Errorf("txlog: zero the tail of %s: %w", t.seg.name, err)
 	}
 	for _, seg := range []*segment{last.seg, t.seg} {
 		if seg == nil {
@@ -203,9 +212,9 @@ func (l *Log) begin(im *image, r *replayer) error {
 	return nil
 }
 
-// adopt keeps the tail's segment and the next one open and lets the image close the others. Segments below
-// the snapshot's are remembered until they are freed; one beyond the next was never used, and a new one takes
-// its name in time.
+// adopt keeps the tail's segment and the next one open and lets the image close the others.
+// Segments below the snapshot's are remembered until they are freed; one beyond the next was never
+// used, and a new one takes its name in time.
 func (l *Log) adopt(im *image, r *replayer) {
 	tail, rest := r.tail.seg.num, im.segs[:0]
 	for _, s := range im.segs {
@@ -227,7 +236,8 @@ func (l *Log) adopt(im *image, r *replayer) {
 	l.mu.snapSize = r.snapSize
 }
 
-// findReserve says whether there is a reserve, and one that was not cut to a snapshot's size before a crash.
+// findReserve says whether there is a reserve, and one that was not cut to a snapshot's size before
+// a crash.
 func (l *Log) findReserve() error {
 	info, err := l.opts.FS.Stat(l.maker.path(reserveName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -237,7 +247,8 @@ func (l *Log) findReserve() error {
 	return nil
 }
 
-// writeOpen makes the first frame of the new epoch durable, in the next segment if this one is full.
+// writeOpen makes the first frame of the new epoch durable, in the next segment if this one is
+// full.
 func (l *Log) writeOpen() error {
 	if !l.w.fits(sectorSize, sectorSize) {
 		if err := l.makeNext(); err != nil {
@@ -251,6 +262,7 @@ func (l *Log) writeOpen() error {
 			return errors.Join(err, next.file.Close())
 		}
 	}
+	// A seal above still belongs to the old epoch. The new one begins with this frame and no other.
 	l.w.epoch = l.epoch
 	if err := l.w.writeEmpty(KindOpen); err != nil {
 		return err

@@ -58,8 +58,8 @@ func TestOnRealFiles(t *testing.T) {
 	}
 }
 
-// BenchmarkAppend measures durable appends of 120 bytes, each waited for, on the operating system's files in the
-// directory for temporary files.
+// BenchmarkAppend measures durable appends of 120 bytes, each waited for, on the operating system's
+// files in the directory for temporary files.
 func BenchmarkAppend(b *testing.B) {
 	for _, appenders := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprint(appenders), func(b *testing.B) { benchmarkAppend(b, appenders) })
@@ -103,8 +103,8 @@ func benchmarkAppend(b *testing.B, appenders int) {
 	}
 }
 
-// waiters lets many wait for their index: one generation of waiters for each of the two groups that can be
-// under way.
+// waiters lets many wait for their index: one generation of waiters for each of the two groups that
+// can be under way.
 type waiters struct {
 	mu   sync.Mutex
 	cond *sync.Cond

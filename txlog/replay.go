@@ -15,15 +15,17 @@ type Entry struct {
 	Record
 	// Log is the log that it is read from.
 	Log txn.LogID
-	// LSN is that of the record's frame, or of the snapshot. All records of one Append have the same.
+	// LSN is that of the record's frame, or of the snapshot. All records of one Append have the
+	// same.
 	LSN uint64
 	// Epoch is the owner that wrote it.
 	Epoch txn.Epoch
-	// FromSnapshot says that the record is not one that was appended, but one that a snapshot put in
-	// the place of those.
+	// FromSnapshot says that the record is not one that was appended, but one that a snapshot put
+	// in the place of those.
 	FromSnapshot bool
 }
 
+// path is the name of a file in the log's directory.
 func (im *image) path(name string) string { return filepath.Join(im.dir, name) }
 
 // replayer reads an image as recovery does.
@@ -37,7 +39,8 @@ type replayer struct {
 	frame func(frame) error
 	read  func(n int)
 
-	// snap is the snapshot used; its lsn is 0 if there is none. start is where the log goes on from it.
+	// snap is the snapshot used; its lsn is 0 if there is none. start is where the log goes on from
+	// it.
 	snap     snapHeader
 	snapSize int64
 	start    uint64
@@ -67,13 +70,20 @@ func (r *replayer) run() error {
 		return err
 	}
 	if r.tail.lsn() < r.start {
-		return r.tail.seg.corrupt(r.tail.off, fmt.Errorf("the log ends before its snapshot at %d", r.start))
+		err := fmt.Errorf("the log ends before its snapshot at %d", r.start)
+		return r.tail.seg.corrupt(r.tail.off, err)
 	}
-	r.scan.epoch = max(r.scan.epoch, r.snap.epoch)
+	// A snapshot's writer had begun its epoch with a frame below or behind it. If there is none,
+	// these frames are of an older copy of the log, however well they fit.
+	if r.scan.epoch < r.snap.epoch {
+		return r.tail.seg.corrupt(r.tail.off, fmt.Errorf("%w: %d, and the snapshot is of epoch %d",
+			errEpoch, r.scan.epoch, r.snap.epoch))
+	}
 	return nil
 }
 
-// snapshot picks the newest intact snapshot: it checks each fully before it delivers anything of it.
+// snapshot picks the newest intact snapshot: it checks each fully before it delivers anything of
+// it.
 func (r *replayer) snapshot() error {
 	r.start = headerSize
 	for i := len(r.im.snaps) - 1; i >= 0; i-- {
@@ -106,6 +116,8 @@ func (r *replayer) noSnapshot() error {
 	return r.im.hole(headerSize)
 }
 
+// deliverSnapshot reads a checked snapshot once more, for its records. Damage that appears between
+// the two readings ends the replay with an error, as any other would.
 func (r *replayer) deliverSnapshot(s snapshotFile) error {
 	info, err := s.file.Stat()
 	if err != nil {
@@ -151,6 +163,8 @@ func (r *replayer) settle() (again bool, err error) {
 	return again, err
 }
 
+// visit delivers one frame. Frames below the snapshot's start are read, because the tail is judged
+// by the frames before it, and not delivered, because the snapshot says what they say.
 func (r *replayer) visit(f frame) error {
 	if f.lsn < r.start && r.start < f.end() {
 		return f.seg.corrupt(f.off, fmt.Errorf("the snapshot at %d begins within a frame", r.start))

@@ -46,6 +46,8 @@ func (w *window) view(seg *segment, off int64, n int) ([]byte, error) {
 	return w.buf[at : at+int64(n)], nil
 }
 
+// fill reads as much as the buffer holds from off on. The segment has been checked to have its
+// size, so a short read is an error of the disk and not the log's end.
 func (w *window) fill(seg *segment, off int64) error {
 	size := min(maxWindow, seg.size-off)
 	if int64(len(w.buf)) < size {
@@ -69,7 +71,8 @@ func (w *window) forget() { w.seg, w.n = nil, 0 }
 type scanner struct {
 	id   txn.LogID
 	segs []*segment
-	// cur and off are the place: a frame begins there, or the log ends there, or it is damaged there.
+	// cur and off are the place: a frame begins there, or the log ends there, or it is damaged
+	// there.
 	cur int
 	off int64
 	// sealed says that the last frame was a seal: the place is the start of the next segment.
@@ -92,26 +95,29 @@ type scanner struct {
 	more func(num uint64) (*segment, error)
 }
 
+// newScanner begins at the first frame of the first segment.
 func newScanner(id txn.LogID, segs []*segment) *scanner {
 	s := &scanner{id: id, segs: slices.Clip(segs)}
 	s.enter(0)
 	return s
 }
 
-// enter goes to the start of a segment. The chain begins anew with the checksum of its header, so that
-// a segment can be checked without the one before it.
+// enter goes to the start of a segment. The chain begins anew with the checksum of its header, so
+// that a segment can be checked without the one before it.
 func (s *scanner) enter(i int) {
 	s.cur, s.off, s.sealed = i, headerSize, false
 	s.prevSum, s.prevLen = s.segs[i].sum, headerSize
 }
 
+// seg is the segment of the place.
 func (s *scanner) seg() *segment { return s.segs[s.cur] }
 
 // lsn is the place.
 func (s *scanner) lsn() uint64 { return s.seg().base + uint64(s.off) }
 
-// next returns the frame at the place and goes behind it. Without a valid frame there, ok is false, the place stays,
-// and only judge can say what that means. The payload is valid until the next call.
+// next returns the frame at the place and goes behind it. Without a valid frame there, ok is false,
+// the place stays, and only judge can say what that means. The payload is valid until the next
+// call.
 func (s *scanner) next() (f frame, ok bool, err error) {
 	if s.sealed {
 		if err := s.advance(); err != nil {
@@ -122,6 +128,8 @@ func (s *scanner) next() (f frame, ok bool, err error) {
 	if err != nil || s.why != nil {
 		return frame{}, false, err
 	}
+	// Nothing of the scanner has changed up to here, so that a live reader can look at the place
+	// again.
 	s.off += int64(f.len())
 	s.prevSum, s.prevLen = f.sum, uint32(f.len())
 	s.epoch, s.durable = f.epoch, max(s.durable, f.synced)
@@ -188,6 +196,8 @@ func (s *scanner) check(h frameHeader) error {
 		return errChain
 	case h.kind >= kindEnd:
 		return errKind
+	// An epoch begins with its open frame, one above the last, and with nothing else. Where the
+	// frames before are not known (a segment is the first that is read), any epoch will do.
 	case s.epoch != 0 && (h.kind == KindOpen) != (h.epoch == s.epoch+1),
 		s.epoch != 0 && h.kind != KindOpen && h.epoch != s.epoch:
 		return errEpoch
@@ -249,18 +259,20 @@ type tail struct {
 	dirty int64
 }
 
+// lsn is that of the next frame.
 func (t tail) lsn() uint64 { return t.seg.base + uint64(t.off) }
 
+// torn says whether there is anything behind the end.
 func (t tail) torn() bool { return t.dirty > t.off }
 
-// unsyncedReach is how far behind the place of the first lost sector a crash can have left anything: one
-// empty frame, which nobody syncs, and the one frame that was in flight behind it.
+// unsyncedReach is how far behind the place of the first lost sector a crash can have left
+// anything: one empty frame, which nobody syncs, and the one frame that was in flight behind it.
 const unsyncedReach = sectorSize + MaxFrame
 
-// judge decides what it means that the place, p, holds no valid frame. It is called once, at the first such
-// place, and is the only judge of the matter:
+// judge decides what it means that the place, p, holds no valid frame. It is called once, at the
+// first such place, and is the only judge of the matter:
 //
-//	@1 a frame with a good header, anywhere behind p, not at its own LSN       corruption
+//	@1 a frame with a good header, at p or behind, not at its own LSN          corruption
 //	@2 a frame behind p that says p was durable (synced LSN > p)               corruption
 //	@3 a frame head further on than one lost empty frame                        corruption
 //	@4 anything written further than one frame in flight can reach, or in a
@@ -270,9 +282,9 @@ const unsyncedReach = sectorSize + MaxFrame
 //	@7 a good header at p that belongs there, one of the frame's sectors zero   torn: the end
 //	@8 a good header at p, no sector zero: the frame is complete and wrong      corruption
 //
-// @6 and @7 are what a crash leaves, and only that: one frame is in flight at a time, on a region that was zero, and
-// no sector of a frame is zero. Whatever is behind the end then was never acknowledged, and is zeroed
-// before the log is used.
+// @6 and @7 are what a crash leaves, and only that: one frame is in flight at a time, on a region
+// that was zero, and no sector of a frame is zero. Whatever is behind the end then was never
+// acknowledged, and is zeroed before the log is used.
 func (s *scanner) judge() (tail, error) {
 	seg := s.seg()
 	t := tail{seg: seg, off: s.off, dirty: s.off}
@@ -294,19 +306,21 @@ func (s *scanner) judge() (tail, error) {
 	return t, s.tornAtPlace()
 }
 
-// inTail is @1 to @5 for one sector that is not zero.
+// inTail is @1 to @5 for one sector that is not zero. The sector at the place itself is left to
+// tornAtPlace.
 func (s *scanner) inTail(off int64, sector []byte) error {
 	seg := s.seg()
-	if off-s.off >= unsyncedReach {
+	switch {
+	case off == s.off:
+		return nil
+	case off-s.off >= unsyncedReach:
 		return seg.corrupt(off, errStray)
-	}
-	if sector[0] == stamp && off != s.off {
+	case sector[0] == stamp:
 		return nil
 	}
+	// A head is one sector, written as a whole: a crash leaves a good one or zeros.
 	h, err := parseFrameHeader(sector)
 	switch {
-	case err != nil && off == s.off:
-		return seg.corrupt(off, errFrameHead)
 	case err != nil:
 		return seg.corrupt(off, errStray)
 	case h.id != s.id:
@@ -321,7 +335,7 @@ func (s *scanner) inTail(off int64, sector []byte) error {
 	return nil
 }
 
-// tornAtPlace is @6 to @8. The sector at the place is zero or has a good header: @5 took the others.
+// tornAtPlace is @6 to @8, and the part of @1 and @5 that is about the sector at the place.
 func (s *scanner) tornAtPlace() error {
 	seg := s.seg()
 	head, err := s.win.view(seg, s.off, sectorSize)
@@ -347,8 +361,8 @@ func (s *scanner) tornAtPlace() error {
 	return seg.corrupt(s.off, s.why)
 }
 
-// A live tail is in motion: a reader may see half of a write that is still going on. It looks again, a few
-// times, before it calls anything damaged.
+// A live tail is in motion: a reader may see half of a write that is still going on. It looks
+// again, a few times, before it calls anything damaged.
 const (
 	settleTries = 10
 	settlePause = 5 * time.Millisecond

@@ -19,7 +19,7 @@ import (
 //	         32 4 epoch                36 4 zero      40 4 zero    44 4 crc32c of 0..43
 //	chunk    0 4 magic "GVC1"    4 4 crc32c of 8..     8 4 number, from 0     12 4 payload length
 //	         16 4 record count  20 .. payload: records as in a frame, none across two chunks
-//	trailer  0 4 magic "GVT1"    4 4 crc32c of 8..39   8 8 chunks   16 8 records   24 8 payload bytes
+//	trailer  0 4 magic "GVT1"    4 4 crc32c of 8..39   8 8 chunks   16 8 records   24 8 bytes
 //	         32 4 crc32c of all chunk crcs   36 4 zero
 const (
 	snapMagic        = "GVLSNAP\x01"
@@ -45,6 +45,7 @@ type snapHeader struct {
 	epoch   txn.Epoch
 }
 
+// encode lays the header out as drawn above.
 func (h snapHeader) encode() []byte {
 	b := make([]byte, snapHeaderSize)
 	copy(b, snapMagic)
@@ -57,6 +58,7 @@ func (h snapHeader) encode() []byte {
 	return b
 }
 
+// decodeSnapHeader believes a header by its checksum; whose it is, the caller asks.
 func decodeSnapHeader(b []byte) (snapHeader, error) {
 	le := binary.LittleEndian
 	switch {
@@ -90,6 +92,8 @@ func (t *snapTotals) count(sum uint32, records, payload int) {
 	t.bytes += uint64(payload)
 }
 
+// encode lays the trailer out. The reader encodes its own totals and compares all bytes: there is
+// no field of the trailer that could be wrong unseen.
 func (t snapTotals) encode() []byte {
 	b := make([]byte, snapTrailerSize)
 	copy(b, trailerMagic)
@@ -113,9 +117,11 @@ type snapWriter struct {
 	alive func() error
 }
 
-// writeSnapshot writes a whole snapshot from the start of file and returns its size. Nothing of it is
-// durable on return. The records' data is not kept.
-func writeSnapshot(file vfs.File, h snapHeader, records iter.Seq[Record], alive func() error) (int64, error) {
+// writeSnapshot writes a whole snapshot from the start of file and returns its size. Nothing of it
+// is durable on return. The records' data is not kept.
+func writeSnapshot(
+	file vfs.File, h snapHeader, records iter.Seq[Record], alive func() error,
+) (int64, error) {
 	w := &snapWriter{file: file, chunk: make([]byte, chunkHeaderSize, maxChunk), alive: alive}
 	if err := w.write(h.encode()); err != nil {
 		return 0, err
@@ -132,9 +138,12 @@ func writeSnapshot(file vfs.File, h snapHeader, records iter.Seq[Record], alive 
 	return w.off, err
 }
 
+// add encodes one record into the chunk, or into the next one if it does not fit: no record is
+// split.
 func (w *snapWriter) add(r Record) error {
 	if len(r.Data) > MaxRecord {
-		return fmt.Errorf("%w: a record of %d bytes; the limit is %d", ErrTooLarge, len(r.Data), MaxRecord)
+		return fmt.Errorf("%w: a record of %d bytes; the limit is %d",
+			ErrTooLarge, len(r.Data), MaxRecord)
 	}
 	if len(w.chunk)+recordSize(r) > maxChunk {
 		if err := w.flush(); err != nil {
@@ -165,6 +174,7 @@ func (w *snapWriter) flush() error {
 	return w.write(b)
 }
 
+// write appends to the file, unless the log has failed meanwhile.
 func (w *snapWriter) write(b []byte) error {
 	if err := w.alive(); err != nil {
 		return err
@@ -196,14 +206,17 @@ type snapReader struct {
 	read func(n int)
 }
 
+// corrupt names a place in this snapshot.
 func (r *snapReader) corrupt(off int64, err error) error {
 	return &CorruptionError{File: r.s.name, Offset: off, Err: err}
 }
 
-// readSnapshot checks every byte of a snapshot of log id and delivers its records, or only checks if fn is
-// nil. A damaged one is a *CorruptionError; records of whole chunks before the damage may have been
-// delivered by then, so a caller checks first and delivers in a second run.
-func readSnapshot(s snapshotFile, id txn.LogID, read func(int), fn func(Record) error) (snapHeader, error) {
+// readSnapshot checks every byte of a snapshot of log id and delivers its records, or only checks
+// if fn is nil. A damaged one is a *CorruptionError; records of whole chunks before the damage may
+// have been delivered by then, so a caller checks first and delivers in a second run.
+func readSnapshot(
+	s snapshotFile, id txn.LogID, read func(int), fn func(Record) error,
+) (snapHeader, error) {
 	info, err := s.file.Stat()
 	if err != nil {
 		return snapHeader{}, fmt.Errorf("txlog: stat %s: %w", s.name, err)
@@ -221,6 +234,8 @@ func readSnapshot(s snapshotFile, id txn.LogID, read func(int), fn func(Record) 
 	return h, r.trailer()
 }
 
+// header also holds the LSN against the file's name: a renamed snapshot would replay from the wrong
+// place.
 func (r *snapReader) header(id txn.LogID) (snapHeader, error) {
 	if r.size < snapshotOverhead {
 		return snapHeader{}, r.corrupt(0, fmt.Errorf("%w: %d bytes", errSize, r.size))
@@ -254,6 +269,7 @@ func (r *snapReader) take(n int) ([]byte, error) {
 	return b, nil
 }
 
+// chunk reads one chunk, checks all of it, and only then delivers its records.
 func (r *snapReader) chunk(fn func(Record) error) error {
 	at, le := r.off, binary.LittleEndian
 	b, err := r.take(chunkHeaderSize)
@@ -263,7 +279,8 @@ func (r *snapReader) chunk(fn func(Record) error) error {
 	var head [chunkHeaderSize]byte
 	copy(head[:], b)
 	size := int64(le.Uint32(head[12:]))
-	if string(head[:4]) != chunkMagic || size > maxChunkPayload || r.off+size > r.size-snapTrailerSize {
+	room := r.size - snapTrailerSize - r.off
+	if string(head[:4]) != chunkMagic || size > maxChunkPayload || size > room {
 		return r.corrupt(at, errMagic)
 	}
 	payload, err := r.take(int(size))
@@ -275,7 +292,7 @@ func (r *snapReader) chunk(fn func(Record) error) error {
 	case chunkSum(head[8:], payload) != sum:
 		return r.corrupt(at, errChecksum)
 	case uint64(le.Uint32(head[8:])) != r.totals.chunks:
-		return r.corrupt(at, fmt.Errorf("this is chunk %d, not %d", le.Uint32(head[8:]), r.totals.chunks))
+		return r.corrupt(at, fmt.Errorf("this is not chunk %d", r.totals.chunks))
 	case checkRecords(payload, count) != nil:
 		return r.corrupt(at, errRecords)
 	}
@@ -283,6 +300,7 @@ func (r *snapReader) chunk(fn func(Record) error) error {
 	return deliver(payload, fn)
 }
 
+// chunkSum is the checksum of a chunk that lies in two buffers.
 func chunkSum(head, payload []byte) uint32 {
 	return updateChecksum(checksum(head), payload)
 }
@@ -302,6 +320,8 @@ func deliver(payload []byte, fn func(Record) error) error {
 	return nil
 }
 
+// trailer checks that the file ends here and that nothing is missing in the middle: chunks carry
+// their number, and the totals their count.
 func (r *snapReader) trailer() error {
 	at := r.off
 	if r.size-at != snapTrailerSize {

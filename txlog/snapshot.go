@@ -10,20 +10,23 @@ import (
 	"github.com/gavel-tx/gavel/txlog/vfs"
 )
 
-// Snapshot replaces the log below lsn by these records: on return a later Open replays them and what was
-// appended behind lsn, and nothing else. lsn must be one that OnPersisted or LSN has named, not below that of the last
-// snapshot, and the records must say everything that the log below it says, and nothing that is not durable.
+// Snapshot replaces the log below lsn by these records: on return a later Open replays them and
+// what was appended behind lsn, and nothing else. lsn must be one that OnPersisted or LSN has
+// named, not below that of the last snapshot, and the records must say everything that the log
+// below it says, and nothing that is not durable.
 //
-// It runs beside Append and waits for another Snapshot. The newest two snapshots are kept: should the newer be damaged
-// one day, the older one and the log behind it say the same. Segments wholly below the older one are removed.
+// It runs beside Append and waits for another Snapshot. The newest two snapshots are kept: should
+// the newer be damaged one day, the older one and the log behind it say the same. Segments wholly
+// below the older one are removed.
 //
-// [ErrNoSpace] and [ErrTooLarge] leave everything as it was, and it may be tried again; other errors of the disk
-// are a failure of the log.
+// [ErrNoSpace] and [ErrTooLarge] leave everything as it was, and it may be tried again; other
+// errors of the disk are a failure of the log.
 func (l *Log) Snapshot(lsn uint64, records iter.Seq[Record]) error {
+	// A snapshot uses up the reserve, and may free space: both are work for the keeper, once this
+	// lock is free.
+	defer signal(l.work)
 	l.snapshots.Lock()
 	defer l.snapshots.Unlock()
-	// A snapshot uses up the reserve, and may free space: both are work for the keeper.
-	defer signal(l.work)
 	if err := l.checkSnapshot(lsn); err != nil {
 		return err
 	}
@@ -38,12 +41,14 @@ func (l *Log) Snapshot(lsn uint64, records iter.Seq[Record]) error {
 	return l.failure()
 }
 
-// checkSnapshot holds lsn to its contract, on the disk itself: a snapshot at a wrong place would only be found out
-// at the next Open, when it is too late.
+// checkSnapshot holds lsn to its contract, on the disk itself: a snapshot at a wrong place would
+// only be found out at the next Open, when it is too late.
 func (l *Log) checkSnapshot(lsn uint64) error {
 	l.mu.Lock()
 	err, last := l.usableLocked(), l.lastSnapshotLocked()
-	i := slices.IndexFunc(l.mu.segs, func(s segmentHeader) bool { return s.base <= lsn && lsn < s.end() })
+	i := slices.IndexFunc(l.mu.segs, func(s segmentHeader) bool {
+		return s.base <= lsn && lsn < s.end()
+	})
 	var num uint64
 	if i >= 0 {
 		num = l.mu.segs[i].num
@@ -68,7 +73,8 @@ func (l *Log) checkBoundary(num, lsn uint64) error {
 		return err
 	}
 	b := make([]byte, sectorSize)
-	if err := errors.Join(readFull(seg.file, b, int64(lsn-seg.base)), seg.file.Close()); err != nil {
+	err = errors.Join(readFull(seg.file, b, int64(lsn-seg.base)), seg.file.Close())
+	if err != nil {
 		return fmt.Errorf("txlog: read %s: %w", seg.name, err)
 	}
 	if h, err := parseFrameHeader(b); err != nil || h.lsn != lsn {
@@ -119,8 +125,9 @@ func (l *Log) openReserve() (vfs.File, error) {
 	return l.opts.FS.Open(filepath.Join(l.opts.Dir, reserveName), mode)
 }
 
-// trim removes, after the new snapshot is durable, all snapshots but the newest two, and the segments wholly below
-// the older of them. The removals need no sync: what comes back after a crash is ignored.
+// trim removes, after the new snapshot is durable, all snapshots but the newest two, and the
+// segments wholly below the older of them. The removals need no sync: what comes back after a crash
+// is ignored.
 func (l *Log) trim() error {
 	l.mu.Lock()
 	snaps := l.mu.snaps[max(0, len(l.mu.snaps)-2):]

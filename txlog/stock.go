@@ -16,18 +16,21 @@ const fillChunk = 1 << 20
 // errStopped ends the making of a file early. It is never seen outside.
 var errStopped = errors.New("txlog: stopped")
 
-// maker makes the files that the log keeps in stock. stop, asked between writes, ends the work early.
+// maker makes the files that the log keeps in stock. stop, asked between writes, ends the work
+// early.
 type maker struct {
 	fs   vfs.FS
 	dir  string
 	stop func() bool
 }
 
+// path is the name of a file in the log's directory.
 func (m maker) path(name string) string { return filepath.Join(m.dir, name) }
 
-// segment makes a segment: zero-filled, because the first write to a block that is only allocated goes
-// through the file system's journal, and because recovery tells a torn frame by its zero sectors. It is durable,
-// with its header, before it gets its name, and its name is durable on return.
+// segment makes a segment: zero-filled, because the first write to a block that is only allocated
+// goes through the file system's journal, and because recovery tells a torn frame by its zero
+// sectors. It is durable, with its header, before it gets its name, and its name is durable on
+// return.
 func (m maker) segment(h segmentHeader) (*segment, error) {
 	if err := m.fill(segmentTmp, h.size, h.encode()); err != nil {
 		return nil, err
@@ -42,7 +45,8 @@ func (m maker) segment(h segmentHeader) (*segment, error) {
 	return openSegment(m.fs, m.dir, h.num, h.id, vfs.ReadWrite)
 }
 
-// reserve makes the file that the next snapshot is written over, so that there can be one on a full disk.
+// reserve makes the file that the next snapshot is written over, so that there can be one on a full
+// disk.
 func (m maker) reserve(size int64) error {
 	if err := m.fill(reserveTmp, size, nil); err != nil {
 		return err
@@ -53,6 +57,8 @@ func (m maker) reserve(size int64) error {
 	return m.publish(reserveTmp, reserveName)
 }
 
+// publish gives a durable file its name, durably. Before it, the content is synced; after it, a
+// crash can take neither.
 func (m maker) publish(tmp, name string) error {
 	if err := m.fs.Rename(m.path(tmp), m.path(name)); err != nil {
 		return fmt.Errorf("txlog: rename %s: %w", tmp, err)
@@ -60,6 +66,7 @@ func (m maker) publish(tmp, name string) error {
 	return m.syncDir(m.dir)
 }
 
+// syncDir makes the names in dir durable.
 func (m maker) syncDir(dir string) error {
 	if err := m.fs.SyncDir(dir); err != nil {
 		return fmt.Errorf("txlog: sync %s: %w", dir, err)
@@ -67,8 +74,8 @@ func (m maker) syncDir(dir string) error {
 	return nil
 }
 
-// fill makes a file of size bytes that begins with head and is zero behind it, durable but for its name.
-// If it cannot be finished, what there is of it is removed: it would only take space.
+// fill makes a file of size bytes that begins with head and is zero behind it, durable but for its
+// name. If it cannot be finished, what there is of it is removed: it would only take space.
 func (m maker) fill(name string, size int64, head []byte) error {
 	if err := m.remove(name); err != nil {
 		return err
@@ -84,6 +91,8 @@ func (m maker) fill(name string, size int64, head []byte) error {
 	return errors.Join(m.failed(name, err), m.remove(name))
 }
 
+// fillFile asks for the space first, so that a full disk is noticed before time is spent on
+// writing, and writes zeros then: space that is only allocated is not what a segment needs.
 func (m maker) fillFile(f vfs.File, size int64, head []byte) error {
 	if err := f.Allocate(size); err != nil {
 		return err
@@ -124,6 +133,7 @@ func (m maker) remove(name string) error {
 	return nil
 }
 
+// exists says whether there is such a file, and passes on every error but its absence.
 func (m maker) exists(name string) (bool, error) {
 	_, err := m.fs.Stat(m.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -135,8 +145,8 @@ func (m maker) exists(name string) (bool, error) {
 	return true, nil
 }
 
-// file makes a small file with this content by way of a temporary one: it is there, whole and durable, on
-// return, or not at all.
+// file makes a small file with this content by way of a temporary one: it is there, whole and
+// durable, on return, or not at all.
 func (m maker) file(name, tmp string, content func(vfs.Info) []byte) error {
 	if err := m.remove(tmp); err != nil {
 		return err

@@ -14,19 +14,20 @@ type Info struct {
 	Created time.Time
 	// Epoch is the last that was begun; 0 before the log was first opened.
 	Epoch txn.Epoch
-	// Copy says that the directory is a copy: what is recorded there is true, and what is not recorded
-	// may have happened all the same.
+	// Copy says that the directory is a copy: what is recorded there is true, and what is not
+	// recorded may have happened all the same.
 	Copy bool
-	// Tail is the end of the log, and Durable how much of it its own frames say was durable. A frame in between was
-	// written; whether it was acknowledged cannot be seen.
+	// Tail is the end of the log, and Durable how much of it its own frames say was durable. A
+	// frame in between was written; whether it was acknowledged cannot be seen.
 	Tail, Durable uint64
-	// Torn says that behind Tail are TornBytes of a write that a crash cut off, or that is going on.
+	// Torn says that behind Tail are TornBytes of a write that a crash cut off, or that is going
+	// on.
 	Torn      bool
 	TornBytes int64
 	// Clean says that the log was closed, and not opened since.
 	Clean bool
-	// Snapshot is the LSN of the snapshot that was read, 0 if there is none; Damaged are newer ones that could
-	// not be.
+	// Snapshot is the LSN of the snapshot that was read, 0 if there is none; Damaged are newer ones
+	// that could not be.
 	Snapshot uint64
 	Damaged  []error
 	// Segments, Snapshots and Bytes are what there is on disk.
@@ -53,16 +54,18 @@ type FrameInfo struct {
 	Synced uint64
 }
 
+// info is the frame as tools see it.
 func (f frame) info() FrameInfo {
 	return FrameInfo{
-		Segment: f.seg.name, Offset: f.off, LSN: f.lsn, Bytes: f.len(), Payload: f.frameHeader.payload,
-		Records: f.count, Kind: f.kind, Epoch: f.epoch, Time: time.Unix(0, f.clock).UTC(), Synced: f.synced,
+		Segment: f.seg.name, Offset: f.off, LSN: f.lsn, Synced: f.synced,
+		Bytes: f.len(), Payload: f.frameHeader.payload, Records: f.count,
+		Kind: f.kind, Epoch: f.epoch, Time: time.Unix(0, f.clock).UTC(),
 	}
 }
 
-// Read delivers what Open would replay, and changes nothing. It takes no lock and may run beside a live
-// log: it reads up to a tail that was current at some moment of the call. It also reads copies, and says so in
-// Info.Copy. Errors are those of Open, without the lock's, and [ErrMoved].
+// Read delivers what Open would replay, and changes nothing. It takes no lock and may run beside a
+// live log: it reads up to a tail that was current at some moment of the call. It also reads
+// copies, and says so in Info.Copy. Errors are those of Open, without the lock's, and [ErrMoved].
 func Read(fsys vfs.FS, dir string, fn func(Entry) error) (Info, error) {
 	return read(fsys, dir, replayer{entry: fn})
 }
@@ -78,7 +81,8 @@ type Visitor struct {
 	Entry func(Entry) error
 }
 
-// Dump is Read for people and tools: it also visits the frames below the snapshot which are still there.
+// Dump is Read for people and tools: it also visits the frames below the snapshot which are still
+// there.
 func Dump(fsys vfs.FS, dir string, v Visitor) (Info, error) {
 	r := replayer{all: true, entry: v.Entry}
 	if v.Frame != nil {
@@ -87,6 +91,8 @@ func Dump(fsys vfs.FS, dir string, v Visitor) (Info, error) {
 	return read(fsys, dir, r)
 }
 
+// read runs r on the log in dir, patient with a tail in motion. What was found before an error is
+// returned with it.
 func read(fsys vfs.FS, dir string, r replayer) (info Info, err error) {
 	im, err := openImage(fsys, dir, vfs.ReadOnly)
 	if err != nil {
@@ -104,7 +110,8 @@ func read(fsys vfs.FS, dir string, r replayer) (info Info, err error) {
 func (r *replayer) info() Info {
 	info := Info{
 		ID: r.im.meta.id, Created: r.im.meta.created, Copy: r.im.isCopy, Epoch: r.snap.epoch,
-		Snapshot: r.snap.lsn, Damaged: r.damaged, Segments: len(r.im.segs), Snapshots: len(r.im.snaps),
+		Snapshot: r.snap.lsn, Damaged: r.damaged,
+		Segments: len(r.im.segs), Snapshots: len(r.im.snaps),
 	}
 	for _, s := range r.im.segs {
 		info.Bytes += s.size

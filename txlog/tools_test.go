@@ -51,7 +51,8 @@ func TestDumpTellsTheWholeStory(t *testing.T) {
 			t.Errorf("empty frame %+v, then %+v", e, frames[3])
 		}
 		stat, err := Stat(mem, testDir)
-		if err != nil || stat.Tail != info.Tail || stat.ID != testID || stat.Bytes != 2*MinSegmentSize {
+		if err != nil || stat.Tail != info.Tail || stat.ID != testID ||
+			stat.Bytes != 2*MinSegmentSize {
 			t.Errorf("stat: %+v, %v", stat, err)
 		}
 	})
@@ -60,7 +61,8 @@ func TestDumpTellsTheWholeStory(t *testing.T) {
 func TestReadingToolsChangeNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem, _ := specimen(t, false)
-		fsys := vfs.Hooked(mem, vfs.FailNth(1, true, errDisk, append(vfs.Mutating(), vfs.OpLock)...))
+		forbidden := append(vfs.Mutating(), vfs.OpLock)
+		fsys := vfs.Hooked(mem, vfs.FailNth(1, true, errDisk, forbidden...))
 		readBack(t, fsys)
 		verify(t, fsys)
 		if _, err := Stat(fsys, testDir); err != nil {
@@ -81,8 +83,8 @@ func TestReadingToolsChangeNothing(t *testing.T) {
 	})
 }
 
-// TestReadBesideALiveLog reads and verifies again and again while a log rolls, snapshots and frees: never is
-// anything in motion called damaged.
+// TestReadBesideALiveLog reads and verifies again and again while a log rolls, snapshots and frees:
+// never is anything in motion called damaged.
 func TestReadBesideALiveLog(t *testing.T) {
 	mem := newFS(t, InitOptions{})
 	r := open(t, mem)
@@ -121,8 +123,8 @@ func TestReadBesideALiveLog(t *testing.T) {
 	r.close()
 }
 
-// TestHalfAWriteIsInMotion reads while only the first part of a frame has arrived, its last sector half: that is
-// no damage while it moves, and damage if it stays.
+// TestHalfAWriteIsInMotion reads while only the first part of a frame has arrived, its last sector
+// half: that is no damage while it moves, and damage if it stays.
 func TestHalfAWriteIsInMotion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := newFS(t, InitOptions{})

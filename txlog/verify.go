@@ -12,8 +12,8 @@ var errSnapPlace = errors.New("no frame begins at this snapshot's LSN")
 // Report is the answer of Verify.
 type Report struct {
 	Info
-	// Faults is everything that no crash explains, in the order of discovery, at most MaxFaults. A log without
-	// faults opens.
+	// Faults is everything that no crash explains, in the order of discovery, at most MaxFaults. A
+	// log without faults opens.
 	Faults []*CorruptionError
 	// Checked is the bytes that were read.
 	Checked int64
@@ -22,10 +22,10 @@ type Report struct {
 // MaxFaults bounds a Report.
 const MaxFaults = 100
 
-// Verify reads every byte of a log, those below its snapshots and those not written yet included, and
-// reports everything that no crash explains. It changes nothing and may run beside a live log. progress, if not
-// nil, is called as it advances. The error says why Verify could not finish; what it has found is in the
-// Report, not in the error.
+// Verify reads every byte of a log, those below its snapshots and those not written yet included,
+// and reports everything that no crash explains. It changes nothing and may run beside a live log.
+// progress, if not nil, is called as it advances. The error says why Verify could not finish; what
+// it has found is in the Report, not in the error.
 func Verify(fsys vfs.FS, dir string, progress func(done, total int64)) (rep Report, err error) {
 	im, err := openImage(fsys, dir, vfs.ReadOnly)
 	if bad, ok := errors.AsType[*CorruptionError](err); ok {
@@ -48,11 +48,14 @@ type verifier struct {
 	faults      []*CorruptionError
 	progress    func(done, total int64)
 	done, total int64
-	// intact are the snapshots without a fault, newest first, and bounds which of their LSNs are the start of a frame.
+	// intact are the snapshots without a fault, newest first, and bounds which of their LSNs are
+	// the start of a frame.
 	intact []snapshotFile
 	bounds map[uint64]bool
 }
 
+// run checks the snapshots first: where the log must be without a gap depends on which of them are
+// intact.
 func (v *verifier) run() error {
 	if err := v.measure(); err != nil {
 		return err
@@ -88,17 +91,23 @@ func (v *verifier) run() error {
 	if len(v.faults) == found {
 		v.places()
 	}
-	return nil
+	if len(v.faults) > 0 {
+		return nil
+	}
+	// Whatever Open would mind is a fault, so it is asked as well.
+	r := &replayer{im: v.im, live: true}
+	err := r.run()
+	v.info.Snapshot = r.snap.lsn
+	return v.take(err)
 }
 
-// places checks that the snapshots which count begin where a frame does, or where the log ends. Older ones
-// are left from a crash during their removal, as may be gaps in the log below them.
+// places checks that the snapshots which count begin where a frame does, or where the log ends.
+// Older ones are left from a crash during their removal, as may be gaps in the log below them.
 func (v *verifier) places() {
 	for _, s := range v.intact[:min(2, len(v.intact))] {
 		if !v.bounds[s.lsn] && s.lsn != v.info.Tail {
 			v.found(&CorruptionError{File: s.name, Offset: 16, Err: errSnapPlace})
 		}
-		v.info.Snapshot = max(v.info.Snapshot, s.lsn)
 	}
 }
 
@@ -117,6 +126,7 @@ func (v *verifier) measure() error {
 	return nil
 }
 
+// advance reports progress. Parts that are read twice count once: the total is never exceeded.
 func (v *verifier) advance(n int) {
 	v.done += int64(n)
 	if v.progress != nil {
@@ -145,8 +155,8 @@ func (v *verifier) take(err error) error {
 	return err
 }
 
-// segments walks all frames. Runs of segments that touch are walked as one; a gap at or above start is a fault,
-// one below is what freeing has left.
+// segments walks all frames. Runs of segments that touch are walked as one; a gap at or above start
+// is a fault, one below is what freeing has left.
 func (v *verifier) segments(start uint64) error {
 	if _, err := v.im.from(start); err != nil {
 		if err := v.take(err); err != nil {
@@ -168,8 +178,8 @@ func (v *verifier) segments(start uint64) error {
 	return nil
 }
 
-// walk checks one run of segments. Behind a fault it goes on with the next frame that can be read. The
-// last run ends with the log's tail; an earlier one ends at its gap, which has been noted.
+// walk checks one run of segments. Behind a fault it goes on with the next frame that can be read.
+// The last run ends with the log's tail; an earlier one ends at its gap, which has been noted.
 func (v *verifier) walk(segs []*segment, last bool) error {
 	r := &replayer{im: v.im, live: true, frame: v.mark}
 	r.scan = newScanner(v.im.meta.id, segs)
@@ -207,8 +217,8 @@ func (v *verifier) mark(f frame) error {
 	return nil
 }
 
-// resync goes to the next frame behind the place that can be read, for a look at what a damaged log still
-// holds. Whether it follows the one before it is not asked.
+// resync goes to the next frame behind the place that can be read, for a look at what a damaged log
+// still holds. Whether it follows the one before it is not asked.
 func (s *scanner) resync() (found bool, err error) {
 	if s.sealed && s.cur+1 == len(s.segs) {
 		return false, nil
@@ -232,6 +242,7 @@ func (s *scanner) resync() (found bool, err error) {
 	}
 }
 
+// ignoreSkip drops the error by which a walk over sectors ends early.
 func ignoreSkip(err error) error {
 	if errors.Is(err, fs.SkipAll) {
 		return nil

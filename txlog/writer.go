@@ -7,7 +7,8 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// writer writes frames at the tail. It belongs to one goroutine at a time: Open's, then the flusher's.
+// writer writes frames at the tail. It belongs to one goroutine at a time: Open's, then the
+// flusher's.
 type writer struct {
 	id    txn.LogID
 	epoch txn.Epoch
@@ -19,16 +20,18 @@ type writer struct {
 	// synced is the LSN below which everything is known to be durable.
 	synced uint64
 	clock  int64
-	// vouch is set while the last frame written is durable and nothing behind it says so: if it were lost
-	// now, nobody could see it.
+	// vouch is set while the last frame written is durable and nothing behind it says so: if it
+	// were lost now, nobody could see it.
 	vouch bool
 	// empty is the buffer of frames without records.
 	empty *batch
 }
 
+// lsn is where the next frame goes.
 func (w *writer) lsn() uint64 { return w.seg.base + uint64(w.off) }
 
-// fits says whether a frame of n bytes may be written here, so that reserve bytes stay free behind it.
+// fits says whether a frame of n bytes may be written here, so that reserve bytes stay free behind
+// it.
 func (w *writer) fits(n, reserve int) bool {
 	return w.off+int64(n)+int64(reserve) <= w.seg.size
 }

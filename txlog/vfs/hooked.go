@@ -42,14 +42,14 @@ func Ops() []Op {
 
 // Mutating are the kinds that can change a file or make a change durable.
 func Mutating() []Op {
-	return []Op{OpCreate, OpWrite, OpSync, OpDatasync, OpTruncate, OpAllocate, OpRename, OpRemove, OpMkdir,
-		OpSyncDir}
+	return []Op{OpCreate, OpWrite, OpSync, OpDatasync, OpTruncate, OpAllocate, OpRename, OpRemove,
+		OpMkdir, OpSyncDir}
 }
 
 // String names the kind as in the interfaces.
 func (o Op) String() string {
-	names := [...]string{"Open", "Create", "ReadAt", "WriteAt", "Sync", "Datasync", "Truncate", "Allocate",
-		"Rename", "Remove", "Mkdir", "List", "Stat", "SyncDir", "Lock"}
+	names := [...]string{"Open", "Create", "ReadAt", "WriteAt", "Sync", "Datasync", "Truncate",
+		"Allocate", "Rename", "Remove", "Mkdir", "List", "Stat", "SyncDir", "Lock"}
 	if int(o) >= len(names) {
 		return fmt.Sprintf("Op(%d)", uint8(o))
 	}
@@ -65,8 +65,8 @@ type Call struct {
 	Len    int64
 }
 
-// Hook is told of every call before it is made. An error makes the call fail with it, without effect; a
-// [*ShortWrite] lets a part of a write happen. It may be called concurrently.
+// Hook is told of every call before it is made. An error makes the call fail with it, without
+// effect; a [*ShortWrite] lets a part of a write happen. It may be called concurrently.
 type Hook func(Call) error
 
 // ShortWrite as a hook's error makes WriteAt write N bytes and return Err.
@@ -80,8 +80,9 @@ func (e *ShortWrite) Error() string { return fmt.Sprintf("vfs: short write of %d
 // Unwrap is the error of the write.
 func (e *ShortWrite) Unwrap() error { return e.Err }
 
-// Hooked is base with hooks in front of every call, asked in order; the first error counts. A sync that
-// a hook fails behaves as on Linux if base can do that (see [Mem]): what it should have written is lost.
+// Hooked is base with hooks in front of every call, asked in order; the first error counts. A sync
+// that a hook fails behaves as on Linux if base can do that (see [Mem]): what it should have
+// written is lost.
 func Hooked(base FS, hooks ...Hook) FS { return &hookedFS{base: base, hooks: hooks} }
 
 type hookedFS struct {
@@ -255,7 +256,8 @@ func (c *Counter) Reset() {
 	c.counts = [opEnd]int{}
 }
 
-// FailNth fails, with err, the n-th call (from 1) of the given kinds, and with sticky every later one too.
+// FailNth fails, with err, the n-th call (from 1) of the given kinds, and with sticky every later
+// one too.
 func FailNth(n int, sticky bool, err error, ops ...Op) Hook {
 	var mu sync.Mutex
 	seen := 0

@@ -13,13 +13,15 @@ import (
 	"time"
 )
 
-// Mem is a file system in memory that knows, for every sector and every directory entry, what a power cut
-// would leave. It has two layers: what programs see (the page cache), and what is on the disk.
-// [Mem.CrashClone] is the machine after a power cut, [Mem.KillClone] the machine after the death of the
-// process; both are new values, so one run can be crashed at every step and in every way.
+// Mem is a file system in memory that knows, for every sector and every directory entry, what a
+// power cut would leave. It has two layers: what programs see (the page cache), and what is on the
+// disk. [Mem.CrashClone] is the machine after a power cut, [Mem.KillClone] the machine after the
+// death of the process; both are new values, so one run can be crashed at every step and in every
+// way.
 //
-// Its disk is a little worse than a real one: sectors of one page part ways, renames of one directory
-// arrive out of order, and a failed sync loses what it should have written, for ever and silently.
+// Its disk is a little worse than a real one: sectors of one page part ways, renames of one
+// directory arrive out of order, and a failed sync loses what it should have written, for ever and
+// silently.
 //
 // Opening with Create needs the parent directory, as usual. The root "/" always exists.
 type Mem struct {
@@ -40,8 +42,8 @@ type node struct {
 	dir   bool
 	// live and durable are a directory's entries: as seen, and as on disk.
 	live, durable map[string]*node
-	// data is a file's content as seen, disk as on disk. They differ in the dirty sectors, which the next
-	// sync writes, and, after a failed sync, in sectors that nothing will ever write.
+	// data is a file's content as seen, disk as on disk. They differ in the dirty sectors, which
+	// the next sync writes, and, after a failed sync, in sectors that nothing will ever write.
 	data, disk []byte
 	dirty      map[int64]bool
 	// links counts the directory entries as seen, so that space is given back with the last one.
@@ -62,8 +64,8 @@ func NewMem() *Mem {
 	return m
 }
 
-// SetCapacity bounds the bytes that all files together may take, or unbounds them with 0. What is there
-// already stays.
+// SetCapacity bounds the bytes that all files together may take, or unbounds them with 0. What is
+// there already stays.
 func (m *Mem) SetCapacity(n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -77,10 +79,12 @@ func (m *Mem) Used() int64 {
 	return m.used
 }
 
-// newNode gives every node its own inode and birth time, both from a counter: there is no clock here.
+// newNode gives every node its own inode and birth time, both from a counter: there is no clock
+// here.
 func (m *Mem) newNode(dir bool) *node {
 	m.nextNode++
-	n := &node{inode: m.nextNode, birth: time.Unix(1_700_000_000, int64(m.nextNode)).UTC(), dir: dir}
+	birth := time.Unix(1_700_000_000, int64(m.nextNode)).UTC()
+	n := &node{inode: m.nextNode, birth: birth, dir: dir}
 	if dir {
 		n.live, n.durable = make(map[string]*node), make(map[string]*node)
 	} else {
@@ -240,7 +244,8 @@ func (n *node) info() Info {
 	return Info{Size: int64(len(n.data)), Inode: n.inode, Birth: n.birth, Dir: n.dir}
 }
 
-// SyncDir implements [FS]. A rename between two directories is durable with the first of them that is synced.
+// SyncDir implements [FS]. A rename between two directories is durable with the first of them that
+// is synced.
 func (m *Mem) SyncDir(dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

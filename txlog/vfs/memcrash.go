@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// CrashClone is this machine after a power cut: of everything that no sync had made durable, rng decides
-// sector by sector and directory operation by directory operation what is there. The same rng state gives the same
-// clone. m itself goes on unharmed.
+// CrashClone is this machine after a power cut: of everything that no sync had made durable, rng
+// decides sector by sector and directory operation by directory operation what is there. The same
+// rng state gives the same clone. m itself goes on unharmed.
 func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -19,8 +19,8 @@ func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	return c.clone(m)
 }
 
-// KillClone is this machine after kill -9 of every process: nothing is lost, nothing became durable, and
-// all locks are free.
+// KillClone is this machine after kill -9 of every process: nothing is lost, nothing became
+// durable, and all locks are free.
 func (m *Mem) KillClone() *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -35,8 +35,8 @@ type cloner struct {
 	copies  map[*node]*node
 }
 
-// maybe keeps or drops one directory operation. One that is kept although another, on which it depends, was
-// dropped has no effect: a file system never makes a name for nothing.
+// maybe keeps or drops one directory operation. One that is kept although another, on which it
+// depends, was dropped has no effect: a file system never makes a name for nothing.
 func (c *cloner) maybe(op dirOp) {
 	if c.rng.IntN(2) == 0 {
 		return
@@ -108,8 +108,8 @@ func (c *cloner) children(entries map[string]*node) map[string]*node {
 	return out
 }
 
-// survivors is a file's content after a power cut. One file in four is written out wholly and one in four
-// not at all, because a coin for each of many sectors would hardly ever show either.
+// survivors is a file's content after a power cut. One file in four is written out wholly and one
+// in four not at all, because a coin for each of many sectors would hardly ever show either.
 func (c *cloner) survivors(n *node) []byte {
 	mode := c.rng.IntN(4)
 	keep := func() bool { return mode == 0 || mode > 1 && c.rng.IntN(2) == 0 }
@@ -133,8 +133,8 @@ func usedBy(n *node) int64 {
 	return total
 }
 
-// Damage changes a file behind everybody's back, on disk and as seen: fn edits its bytes in place. It reports
-// whether the file exists.
+// Damage changes a file behind everybody's back, on disk and as seen: fn edits its bytes in place.
+// It reports whether the file exists.
 func (m *Mem) Damage(name string, fn func(data []byte)) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -64,7 +64,8 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// growLocked grows the file to size, or as far as the capacity goes, and then returns why no further.
+// growLocked grows the file to size, or as far as the capacity goes, and then returns why no
+// further.
 func (f *memFile) growLocked(size int64) error {
 	need := size - int64(len(f.node.data))
 	if need <= 0 {
@@ -95,11 +96,12 @@ func (n *node) touch(off, size int64) {
 
 func (f *memFile) Sync() error { return f.sync("sync") }
 
-// Datasync is no weaker than Sync here: the size of a file is metadata needed to read its data back.
+// Datasync is no weaker than Sync here: the size of a file is metadata needed to read its data
+// back.
 func (f *memFile) Datasync() error { return f.sync("datasync") }
 
-// sync writes the dirty sectors, and only those: a sector that an earlier failed sync dropped stays lost
-// until somebody writes it anew.
+// sync writes the dirty sectors, and only those: a sector that an earlier failed sync dropped stays
+// lost until somebody writes it anew.
 func (f *memFile) sync(op string) error {
 	leave, err := f.enter(op, false)
 	if err != nil {
@@ -115,8 +117,8 @@ func (f *memFile) sync(op string) error {
 	return nil
 }
 
-// DropDirty is what Linux does when a sync fails: the pages stay as they are seen, are marked clean, and
-// never reach the disk.
+// DropDirty is what Linux does when a sync fails: the pages stay as they are seen, are marked
+// clean, and never reach the disk.
 func (f *memFile) DropDirty() {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()

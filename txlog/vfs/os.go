@@ -69,8 +69,9 @@ func (osFS) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Lock locks the file itself and not its existence, so that the death of the holder, however sudden, ends
-// the lock. The file is never removed: removing it would let two processes lock two files of one name.
+// Lock locks the file itself and not its existence, so that the death of the holder, however
+// sudden, ends the lock. The file is never removed: removing it would let two processes lock two
+// files of one name.
 func (osFS) Lock(name, owner string) (io.Closer, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
@@ -86,8 +87,8 @@ func (osFS) Lock(name, owner string) (io.Closer, error) {
 	return f, nil
 }
 
-// leaveOwner is for people: a disk too full to take the description must not keep a log from opening, so
-// its errors count for nothing.
+// leaveOwner is for people: a disk too full to take the description must not keep a log from
+// opening, so its errors count for nothing.
 func leaveOwner(f *os.File, owner string) {
 	if f.Truncate(0) == nil {
 		_, _ = f.WriteAt([]byte(owner), 0)

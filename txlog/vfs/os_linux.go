@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// datasync repeats only an interrupted call: EINTR says that the wait did not finish, not that a write
-// failed, and consumes no error of the file. Every other error is final.
+// datasync repeats only an interrupted call: EINTR says that the wait did not finish, not that a
+// write failed, and consumes no error of the file. Every other error is final.
 func datasync(f *os.File) error {
 	for {
 		err := unix.Fdatasync(int(f.Fd()))
@@ -21,7 +21,8 @@ func datasync(f *os.File) error {
 	}
 }
 
-// allocate is silent where the file system has no such call: callers fill what they need with zeros anyway.
+// allocate is silent where the file system has no such call: callers fill what they need with zeros
+// anyway.
 func allocate(f *os.File, size int64) error {
 	for {
 		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
@@ -35,8 +36,8 @@ func allocate(f *os.File, size int64) error {
 	}
 }
 
-// tryLock takes an open-file-description lock: unlike a POSIX record lock it also refuses a second opener
-// within this process, and is not lost when some other descriptor of the file is closed.
+// tryLock takes an open-file-description lock: unlike a POSIX record lock it also refuses a second
+// opener within this process, and is not lost when some other descriptor of the file is closed.
 func tryLock(f *os.File) error {
 	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// datasync is the full sync: these systems either have no lesser one or do not promise enough for it.
+// datasync is the full sync: these systems either have no lesser one or do not promise enough for
+// it.
 func datasync(f *os.File) error { return f.Sync() }
 
 // allocate does nothing: callers fill what they need with zeros.
@@ -35,7 +36,8 @@ func statFile(f *os.File) (Info, error) {
 	return infoOf(fi), nil
 }
 
-// infoOf leaves Birth zero: there is no portable way to read it. Copies are then told by inode alone.
+// infoOf leaves Birth zero: there is no portable way to read it. Copies are then told by inode
+// alone.
 func infoOf(fi os.FileInfo) Info {
 	info := Info{Size: fi.Size(), Dir: fi.IsDir()}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
