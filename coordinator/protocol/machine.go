@@ -62,9 +62,9 @@ type resource struct {
 	cleanBelow txn.Seq
 }
 
-// suspect is a listed name that has a verdict, and since when it has had this one. A name whose label
-// changes begins anew: what was an ordinary commit under way a moment ago, and has ended since, must be
-// listed again before it counts as brought back.
+// suspect is a listed name that has a verdict, and since when it has had this one. A name whose
+// label changes begins anew: what was an ordinary commit under way a moment ago, and has ended
+// since, must be listed again before it counts as brought back.
 type suspect struct {
 	label Label
 	since Instant

@@ -107,8 +107,8 @@ func (w *world) alarms() []alarm {
 	return all
 }
 
-// sort puts every call for a person into the book: no crash here needs one, so that each is a promise
-// broken.
+// sort puts every call for a person into the book: no crash here needs one, so that each is a
+// promise broken.
 func (w *world) sort(book *crash.Book, all []alarm) {
 	w.t.Helper()
 	for _, a := range all {

@@ -1,0 +1,96 @@
+package tidy
+
+import "slices"
+
+const (
+	grpc      = "google.golang.org/grpc"
+	protobuf  = "google.golang.org/protobuf"
+	rpcErrors = "google.golang.org/genproto/googleapis/rpc"
+	pgx       = "github.com/jackc/pgx/v5"
+	backoff   = "github.com/cenkalti/backoff/v5"
+	generated = "proto/gavel/v1"
+
+	middleware = "github.com/grpc-ecosystem/go-grpc-middleware/v2"
+)
+
+// Graph is the import graph of this module, from the words that everybody shares upwards. Only the
+// faces towards a wire know generated code; only adapters know a database's driver; the protocol
+// knows neither clock, lock, network nor file.
+func Graph() []Row {
+	return []Row{
+		{Packages: "txn", Outside: []string{"github.com/google/uuid"}},
+
+		{Packages: "txn/point", Inside: []string{"txn"}},
+
+		{Packages: "txlog/vfs", Outside: []string{"golang.org/x/sys"}},
+		{Packages: "txlog", Inside: []string{"txlog/vfs", "txn"},
+			Outside: []string{"golang.org/x/sys"}},
+
+		{Packages: "coordinator/protocol", Inside: []string{"txn"},
+			Without: []string{"time", "sync", "context", "net", "os", "math/rand"}},
+		{Packages: "coordinator/record", Inside: []string{"coordinator/protocol", "txlog", "txn"}},
+		{Packages: "coordinator", Inside: []string{
+			"coordinator/protocol", "coordinator/record", "participant", "txlog",
+			"txlog/vfs", "txn", "txn/point"}},
+		{Packages: "coordinator/metrics",
+			Inside:  []string{"coordinator", "coordinator/protocol", "txn"},
+			Outside: []string{"github.com/prometheus/client_golang"}},
+		{Packages: "coordinator/server",
+			Inside:  []string{"coordinator", generated, "proto/wire/...", "txn"},
+			Outside: []string{grpc, protobuf, rpcErrors, middleware}},
+
+		{Packages: "participant", Inside: []string{"txn"}},
+		{Packages: "participant/internal/fence", Inside: []string{"participant", "txn"}},
+		{Packages: "participant/participanttest", Inside: []string{"participant", "txn"}},
+		{Packages: "participant/postgres/pghost", Outside: []string{pgx}},
+		{Packages: "participant/postgres/pgbranch", Inside: []string{"txn"},
+			Outside: []string{pgx + "/pgconn", pgx + "/pgproto3"}},
+		{Packages: "participant/postgres", Inside: []string{
+			"participant", "participant/internal/fence", "participant/postgres/pgbranch", "txn"},
+			Outside: []string{pgx}},
+		{Packages: "participant/kv",
+			Inside:  []string{"participant", "participant/internal/fence", "txn"},
+			Outside: []string{"go.etcd.io/bbolt"}},
+		{Packages: "participant/kv", Files: "service*.go",
+			Inside:  []string{"participant", generated, "proto/wire/...", "txn"},
+			Outside: []string{grpc}},
+		{Packages: "participant/remote",
+			Inside: []string{"participant", "participant/internal/fence", generated,
+				"proto/wire/...", "txn"},
+			Outside: []string{grpc, protobuf, backoff}},
+
+		{Packages: "proto/gavel/v1", Outside: []string{grpc, protobuf}},
+		{Packages: "proto/wire", Inside: []string{"participant", generated, "txn"},
+			Outside: []string{grpc, protobuf, rpcErrors}},
+		{Packages: "proto/wire/transport", Inside: []string{"proto/wire"},
+			Outside: []string{grpc, middleware}},
+
+		{Packages: "client", Inside: []string{"txn", "txn/point"}},
+		{Packages: "client/pgxtx",
+			Inside:  []string{"client", "participant/postgres/pgbranch", "txn", "txn/point"},
+			Outside: []string{pgx}},
+		{Packages: "client/remote", Inside: []string{"client", generated, "proto/wire/...", "txn"},
+			Outside: []string{grpc, protobuf, backoff}},
+
+		{Packages: "cmd/...", Inside: []string{everything}, Outside: []string{everything}},
+		{Packages: "integration/...", Inside: []string{everything}, Outside: []string{everything}},
+	}
+}
+
+// Closures lists what must stay out of everything that a package links, however far down. An
+// application that imports the SDK inherits no server, no command line and no other database's
+// driver.
+func Closures() []Closure {
+	server := []string{
+		"github.com/spf13/cobra", "go.etcd.io/bbolt", "github.com/go-sql-driver/mysql",
+		"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "github.com/compose-spec",
+	}
+	wires := []string{grpc, protobuf, pgx}
+	return []Closure{
+		{Package: "client", Without: slices.Concat(wires, server)},
+		{Package: "client/pgxtx", Without: slices.Concat([]string{grpc, protobuf}, server)},
+		{Package: "client/remote", Without: slices.Concat([]string{pgx}, server)},
+		{Package: "coordinator", Without: slices.Concat(wires, server)},
+		{Package: "cmd/gavel", Without: []string{"github.com/compose-spec", "testing"}},
+	}
+}
