@@ -19,7 +19,8 @@ func TestPath(t *testing.T) {
 
 func TestCheckPathFindsFaults(t *testing.T) {
 	files := map[string]string{
-		"a/a.go": "package a\nfunc F() {}\ntype T struct{}\nfunc (t *T) M() {}\nfunc (t T) N() {}\n",
+		"a/a.go": "package a\nfunc F() {}\n" +
+			"type T struct{}\nfunc (t *T) M() {}\nfunc (t T) N() {}\n",
 		"b/b.go": "package b\nfunc G() {}\n",
 	}
 	long := ""

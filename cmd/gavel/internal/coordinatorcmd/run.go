@@ -184,7 +184,7 @@ func (n *node) watchReady(ctx context.Context) {
 }
 
 // checks are the lines of /readyz. A coordinator is ready when it decides transactions and has
-// asked every resource once. A resource that does not answer does not make it unready: that would
+// listed, or failed to list, every resource once. A resource that does not answer does not make it unready: that would
 // take all others away as well.
 func (n *node) checks(ctx context.Context) []serve.Check {
 	log := serve.Check{Name: "log", OK: true, Required: true}
@@ -205,7 +205,7 @@ func (n *node) checks(ctx context.Context) []serve.Check {
 	}
 	asked := serve.Check{Name: "resources asked", OK: true, Required: true}
 	for _, r := range status {
-		if !r.Registered && r.Err == nil {
+		if !r.Up && r.Err == nil {
 			asked.OK = false
 		}
 		all = append(all, resourceCheck(r))

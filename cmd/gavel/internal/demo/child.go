@@ -89,8 +89,8 @@ func (c *child) readAddresses(ctx context.Context, out *io.PipeReader) error {
 	}
 	// It ended, or it says nothing and ctx is over.
 	c.kill()
-	return fmt.Errorf("gavel %s did not start: %w\n%s", c.args[0],
-		errors.Join(context.Cause(ctx), lines.Err(), errors.New(c.cmd.ProcessState.String())), c.tail())
+	err := errors.Join(context.Cause(ctx), lines.Err(), errors.New(c.cmd.ProcessState.String()))
+	return fmt.Errorf("gavel %s did not start: %w\n%s", c.args[0], err, c.tail())
 }
 
 // tailLines is how much of a journal goes into an error.
