@@ -184,8 +184,8 @@ func (n *node) watchReady(ctx context.Context) {
 }
 
 // checks are the lines of /readyz. A coordinator is ready when it decides transactions and has
-// listed, or failed to list, every resource once. A resource that does not answer does not make it unready: that would
-// take all others away as well.
+// listed, or failed to list, every resource once. A resource that does not answer does not make it
+// unready: that would take all others away as well.
 func (n *node) checks(ctx context.Context) []serve.Check {
 	log := serve.Check{Name: "log", OK: true, Required: true}
 	if err := n.c.Err(); err != nil {
