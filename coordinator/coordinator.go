@@ -26,9 +26,11 @@ type Coordinator struct {
 	log           *txlog.Log
 	mail          *mailbox
 	persisted     latest
-	lanes         map[string]*lane
-	keepers       map[string]*keeper
-	snapshotting  atomic.Bool
+	// start is the zero of the machine's clock.
+	start        time.Time
+	lanes        map[string]*lane
+	keepers      map[string]*keeper
+	snapshotting atomic.Bool
 	// adopted are logs whose decisions came along; it never changes after Open.
 	adopted []protocol.AdoptedRecord
 
@@ -265,8 +267,18 @@ func (c *Coordinator) request(ctx context.Context, e protocol.Event) (protocol.R
 // Begin starts a transaction, or enlists resources in one. It writes nothing: a transaction that
 // was only begun is rolled back by any crash. A refusal is a *txn.Refusal.
 func (c *Coordinator) Begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, error) {
+	for _, name := range r.Resources {
+		if c.lanes[name] == nil {
+			return txn.Begun{}, txn.Refusef(txn.ReasonNoResource, "resources",
+				"no resource %.80q is configured", name)
+		}
+	}
 	r.Resources = slices.Clone(r.Resources)
-	rep, err := c.request(ctx, protocol.Begin{Request: r})
+	e := protocol.Begin{Request: r}
+	if deadline, ok := ctx.Deadline(); ok {
+		e.Until = protocol.Instant(deadline.Sub(c.start))
+	}
+	rep, err := c.request(ctx, e)
 	if err != nil {
 		return txn.Begun{}, err
 	}
@@ -311,8 +323,8 @@ func (c *Coordinator) List(ctx context.Context, r txn.ListRequest) ([]txn.Result
 		)
 	}
 	limit := cmp.Or(r.Limit, txn.DefaultListLimit)
-	var all []txn.Result
-	if err := c.look(ctx, func(m *protocol.Machine) { all = m.Transactions() }); err != nil {
+	all, err := look(ctx, c, (*protocol.Machine).Transactions)
+	if err != nil {
 		return nil, err
 	}
 	picked := all[:0]
@@ -325,19 +337,20 @@ func (c *Coordinator) List(ctx context.Context, r txn.ListRequest) ([]txn.Result
 	return picked, nil
 }
 
-// look runs f inside the loop.
-func (c *Coordinator) look(ctx context.Context, f func(*protocol.Machine)) error {
-	done := make(chan struct{})
-	if !c.mail.put(input{look: func(m *protocol.Machine) { f(m); close(done) }}) {
-		return c.stopped()
+// look runs f inside the loop and returns what it found.
+func look[T any](ctx context.Context, c *Coordinator, f func(*protocol.Machine) T) (T, error) {
+	found := make(chan T, 1)
+	var none T
+	if !c.mail.put(input{look: func(m *protocol.Machine) { found <- f(m) }}) {
+		return none, c.stopped()
 	}
 	select {
-	case <-done:
-		return nil
+	case v := <-found:
+		return v, nil
 	case <-c.loopDone:
-		return c.stopped()
+		return none, c.stopped()
 	case <-ctx.Done():
-		return fmt.Errorf("coordinator: %w", context.Cause(ctx))
+		return none, fmt.Errorf("coordinator: %w", context.Cause(ctx))
 	}
 }
 
@@ -347,9 +360,8 @@ func (c *Coordinator) Drain(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		active := 0
-		if err := c.look(ctx, func(m *protocol.Machine) { active = m.Active() }); err != nil ||
-			active == 0 {
+		active, err := c.Active(ctx)
+		if err != nil || active == 0 {
 			return err
 		}
 		select {
@@ -378,9 +390,8 @@ func (c *Coordinator) Close() error {
 }
 
 // Active is the number of transactions that are undecided or wait for phase two.
-func (c *Coordinator) Active(ctx context.Context) (n int, err error) {
-	err = c.look(ctx, func(m *protocol.Machine) { n = m.Active() })
-	return n, err
+func (c *Coordinator) Active(ctx context.Context) (int, error) {
+	return look(ctx, c, (*protocol.Machine).Active)
 }
 
 // Room says whether the log's disk has room for new transactions.

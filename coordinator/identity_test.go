@@ -188,6 +188,11 @@ func TestOlderLog(t *testing.T) {
 		w.off(false)
 		// The clone keeps inode and birth time, as the snapshot of a volume would.
 		w.disk = before
+		for range 5 {
+			older := w.open()
+			rest()
+			older.Close()
+		}
 		older := w.open()
 		defer older.Close()
 		rest()

@@ -126,6 +126,10 @@ func (k *keeper) register(ctx context.Context) error {
 			"it cannot say who it is, and an unknown resource cannot be trusted with a branch",
 		)
 	}
+	_, floor, err := k.floor(ctx)
+	if err != nil {
+		return err
+	}
 	desc, err := d.Describe(ctx)
 	if err != nil {
 		return fmt.Errorf("describe: %w", err)
@@ -142,7 +146,7 @@ func (k *keeper) register(ctx context.Context) error {
 	_, err = k.c.request(
 		ctx,
 		protocol.Register{Name: k.res.Name, Kind: desc.Kind, Identity: desc.Identity,
-			Position: desc.Position, Accept: k.res.AcceptIdentity},
+			Position: desc.Position, Accept: k.res.AcceptIdentity, Floor: floor},
 	)
 	if err != nil {
 		return err
@@ -183,8 +187,9 @@ func (k *keeper) logChecks(d participant.Description) {
 // that other log was lost, and this one is its careless replacement, the branches need an operator
 // first.
 func (k *keeper) refuseForeign(ctx context.Context) error {
-	known := false
-	err := k.c.look(ctx, func(m *protocol.Machine) { known = m.Registered(k.res.Name) })
+	known, err := look(ctx, k.c, func(m *protocol.Machine) bool {
+		return m.Registered(k.res.Name)
+	})
 	if err != nil {
 		return err
 	}
@@ -205,15 +210,24 @@ func (k *keeper) refuseForeign(ctx context.Context) error {
 	return nil
 }
 
+// floor is how far the resource has been seen to come. It is read before the resource is asked
+// anything: votes that arrive meanwhile may show a later position.
+func (k *keeper) floor(ctx context.Context) (protocol.RM, txn.Position, error) {
+	type seen struct {
+		rm protocol.RM
+		at txn.Position
+	}
+	s, err := look(ctx, k.c, func(m *protocol.Machine) seen {
+		rm := m.RM(k.res.Name)
+		return seen{rm, m.Seen(rm)}
+	})
+	return s.rm, s.at, err
+}
+
 // sweep lists the resource and lets the machine judge what it finds. The floor is read before the
 // list is taken: votes that arrive meanwhile may show a later position.
 func (k *keeper) sweep(ctx context.Context) error {
-	var rm protocol.RM
-	var floor txn.Position
-	err := k.c.look(ctx, func(m *protocol.Machine) {
-		rm = m.RM(k.res.Name)
-		floor = m.Seen(rm)
-	})
+	rm, floor, err := k.floor(ctx)
 	if err != nil {
 		return err
 	}
@@ -255,12 +269,20 @@ func (c *Coordinator) Resources(ctx context.Context) ([]ResourceStatus, error) {
 		all = append(all, k.mu.ResourceStatus)
 		k.mu.Unlock()
 	}
-	err := c.look(ctx, func(m *protocol.Machine) {
+	pending, err := look(ctx, c, func(m *protocol.Machine) []int {
+		n := make([]int, len(all))
 		for i := range all {
 			if rm := m.RM(all[i].Name); rm != 0 {
-				all[i].Pending = m.Pending(rm)
+				n[i] = m.Pending(rm)
 			}
 		}
+		return n
 	})
-	return all, err
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		all[i].Pending = pending[i]
+	}
+	return all, nil
 }

@@ -230,7 +230,8 @@ func (l *lane) failed(ctx context.Context, batch []*item, err error) {
 			err,
 		)
 	}
-	if errors.Is(err, participant.ErrFenced) || errors.Is(err, participant.ErrRegression) {
+	deposed := errors.Is(err, participant.ErrFenced) || errors.Is(err, participant.ErrRegression)
+	if deposed && batch[0].msg.Name.Log == l.c.log.ID() {
 		l.c.fail(fmt.Errorf("resource %s: %w", l.name, err))
 		return
 	}

@@ -292,6 +292,8 @@ func (l *loop) persisted() {
 
 // end answers everybody who still waits: what was asked has an unknown result.
 func (l *loop) end() {
+	// Nobody may go on calling on behalf of a coordinator that has stopped.
+	l.c.stop()
 	for _, in := range l.c.mail.close() {
 		if in.reply != nil {
 			in.reply <- protocol.Reply{Err: l.c.stopped()}

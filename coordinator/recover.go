@@ -79,7 +79,7 @@ func (p PlanRequest) planOne(ctx context.Context, r Resource) ([]PlanRow, error)
 	var rows []PlanRow
 	for _, b := range l.Branches {
 		listed[b.Name] = true
-		rows = append(rows, p.judge(r.Name, b, held))
+		rows = append(rows, p.judge(r.Name, l.Identity, b, held))
 	}
 	missing, err := p.missing(ctx, r, known.RM, listed)
 	return append(rows, missing...), err
@@ -99,9 +99,11 @@ func before(a, b txn.Position) bool {
 }
 
 // judge is the verdict on a listed branch.
-func (p PlanRequest) judge(resource string, b participant.Listed, held bool) PlanRow {
+func (p PlanRequest) judge(
+	resource string, at txn.Identity, b participant.Listed, held bool,
+) PlanRow {
 	f := protocol.Facts{Standing: txn.StandingPrepared, Older: true}
-	f.Says, f.Listed = p.State.Says(b.Name, p.State.High)
+	f.Says, f.Listed = p.State.Says(b.Name, at, p.State.High)
 	if p.Running && f.Says == protocol.SaysNothing {
 		f.Says = protocol.SaysLive
 	}
@@ -146,7 +148,7 @@ func (p PlanRequest) missing(
 			n++
 		}
 		found, err := r.Manager.Inquire(ctx, p.fence(ask[0].Name.Log), ask[:n])
-		if err != nil {
+		if err = complete(err, len(found), n); err != nil {
 			return rows, fmt.Errorf("inquire: %w", err)
 		}
 		for i, f := range found {
@@ -181,22 +183,22 @@ func (c *Coordinator) Settle(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var left []string
-		err := c.look(ctx, func(m *protocol.Machine) {
+		left, err := look(ctx, c, func(m *protocol.Machine) (left []string) {
 			for _, r := range c.cfg.Resources {
 				if why := m.Unsettled(r.Name); why != "" {
 					left = append(left, r.Name+": "+why)
 				}
 			}
+			return left
 		})
-		if err == nil && len(left) == 0 {
-			return nil
+		if err != nil || len(left) == 0 {
+			return err
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return fmt.Errorf("coordinator: not settled: %v: %w", left, context.Cause(ctx))
-		case <-c.failed.ch:
+		case <-c.loopDone:
 			return c.stopped()
 		}
 	}
@@ -208,25 +210,18 @@ func (c *Coordinator) Plan(
 	progress func(done, total int, resource string),
 ) ([]PlanRow, error) {
 	// The state belongs to the loop; its records carry it out.
-	var recs []protocol.Record
-	var log txn.LogID
-	err := c.look(ctx, func(m *protocol.Machine) {
-		log = m.State().Log
+	said, err := look(ctx, c, func(m *protocol.Machine) *protocol.State {
+		s := protocol.NewState(m.State().Log)
 		for r := range m.State().Records() {
-			recs = append(recs, r)
+			if err := s.Apply(r); err != nil {
+				panic(fmt.Sprintf("coordinator: a state does not follow from its own records: %v", err))
+			}
 		}
+		return s
 	})
 	if err != nil {
 		return nil, err
 	}
-	state := protocol.NewState(log)
-	for _, r := range recs {
-		if err := state.Apply(r); err != nil {
-			return nil, err
-		}
-	}
-	return Plan(
-		ctx,
-		PlanRequest{State: state, Fence: c.fence(), Resources: c.cfg.Resources, Progress: progress},
-	)
+	return Plan(ctx, PlanRequest{State: said, Running: true, Fence: c.fence(),
+		Resources: c.cfg.Resources, Progress: progress})
 }

@@ -88,13 +88,7 @@ func TestSnapshotsBesideAppends(t *testing.T) {
 		}
 	}()
 	for snapped := 0; ; snapped++ {
-		r.mu.Lock()
-		lsn, acked := r.log.LSN(), r.acked
-		if n := len(r.lsns); n > 0 {
-			lsn = r.lsns[n-1]
-		}
-		r.mu.Unlock()
-		if err := r.log.Snapshot(lsn, prefix(acked)); err != nil {
+		if err := r.snapshot(); err != nil {
 			t.Fatal(err)
 		}
 		select {

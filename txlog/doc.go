@@ -53,7 +53,7 @@
 // directory knows that it is one and is only read.
 //
 // The rule that tells a torn write from damage is that of Alagappan et al., "Protocol-Aware
-// Recovery for Consensus-Based Storage" (FAST 2018), section 3.3, sharpened by zeroed space;
+// Recovery for Consensus-Based Storage" (FAST 2018), sharpened by zeroed space;
 // presumed abort, which makes it matter, is section 3 of Mohan, Lindsay and Obermarck, "Transaction
 // Management in the R* Distributed Database Management System" (TODS 1986).
 package txlog

@@ -305,7 +305,7 @@ func TestSnapshotContract(t *testing.T) {
 		if err := r.log.Snapshot(lsn, tooLarge); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("with a large record: %v", err)
 		}
-		older := r.lsns[2]
+		older := r.lsns[3]
 		if err := r.log.Snapshot(older, prefix(3)); err != nil {
 			t.Errorf("at an older place: %v", err)
 		}

@@ -51,8 +51,9 @@ type rig struct {
 	// first is the number of the append with index 1.
 	first  uint64
 	failed error
-	lsns   []uint64
-	syncs  []Sync
+	// lsns are the ends of the durable log: at opening, then as reported.
+	lsns  []uint64
+	syncs []Sync
 	// state is what the replay has told.
 	state history
 }
@@ -148,6 +149,7 @@ func tryOpen(t testing.TB, fsys vfs.FS, edit ...func(*Options)) (*rig, error) {
 	defer r.mu.Unlock()
 	r.log = log
 	r.first, r.appended, r.acked = r.state.n+1, r.state.n, r.state.n
+	r.lsns = []uint64{log.LSN()}
 	return r, nil
 }
 
@@ -237,10 +239,13 @@ func (r *rig) bounds() (acked, appended uint64) {
 	return r.acked, r.appended
 }
 
-// snapshot replaces everything acknowledged.
+// snapshot replaces everything acknowledged. Place and number are of one report: the log may be
+// durable further by now.
 func (r *rig) snapshot() error {
-	acked, _ := r.bounds()
-	return r.log.Snapshot(r.log.LSN(), prefix(acked))
+	r.mu.Lock()
+	acked, lsn := r.acked, r.lsns[len(r.lsns)-1]
+	r.mu.Unlock()
+	return r.log.Snapshot(lsn, prefix(acked))
 }
 
 // prefix is a snapshot's records, for appends 1 to n, with some filling.

@@ -162,7 +162,8 @@ func (l *Log) ID() txn.LogID { return l.id }
 // Epoch is the number of this opening of the log. It was made durable by Open.
 func (l *Log) Epoch() txn.Epoch { return l.epoch }
 
-// LSN is the end of the durable log: everything below it is durable.
+// LSN is the end of the durable log: everything below it is durable. It may be ahead of the last
+// call of OnPersisted.
 func (l *Log) LSN() uint64 { return l.durable.Load() }
 
 // Recovery says what Open found.

@@ -11,9 +11,10 @@ import (
 )
 
 // Snapshot replaces the log below lsn by these records: on return a later Open replays them and
-// what was appended behind lsn, and nothing else. lsn must be one that OnPersisted or LSN has
-// named, not below that of the last snapshot, and the records must say everything that the log
-// below it says, and nothing that is not durable.
+// what was appended behind lsn, and nothing else. lsn must be one that OnPersisted has named, or
+// that LSN said right after Open, and not below that of the last snapshot. The records must say
+// everything that the log below lsn says and nothing of what is behind it: take lsn and state from
+// the same report, because [Log.LSN] may be ahead of the last one by now.
 //
 // It runs beside Append and waits for another Snapshot. The newest two snapshots are kept: should
 // the newer be damaged one day, the older one and the log behind it say the same. Segments wholly

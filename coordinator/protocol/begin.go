@@ -14,12 +14,16 @@ func (m *Machine) begin(e Begin) {
 		m.enlist(e)
 		return
 	}
-	if err := m.refuseBegin(e.Request); err != nil {
+	if err := m.refuseFields(e.Request); err != nil {
 		m.reply(Reply{Req: e.Req, Err: err})
 		return
 	}
 	key := keyOf(e.Request)
 	if !key.IsZero() && m.knownKey(e, key) {
+		return
+	}
+	if err := m.refuseBegin(e.Request); err != nil {
+		m.reply(Reply{Req: e.Req, Err: err})
 		return
 	}
 	if m.next >= m.state.High {
@@ -137,7 +141,9 @@ func (m *Machine) releaseKey(t *transaction) {
 	waiting := t.keyWaiters
 	t.keyWaiters = nil
 	for _, e := range waiting {
-		m.begin(e)
+		if e.Until == 0 || m.now < e.Until {
+			m.begin(e)
+		}
 	}
 }
 
@@ -159,8 +165,8 @@ func (m *Machine) timeout(d Instant) Instant {
 	return d
 }
 
-// refuseBegin names the first thing that is wrong with r, or in the way of it.
-func (m *Machine) refuseBegin(r txn.BeginRequest) error {
+// refuseFields names the first thing that is wrong with r itself.
+func (m *Machine) refuseFields(r txn.BeginRequest) error {
 	switch {
 	case len(r.Label) > txn.MaxLabelLen:
 		return invalid(
@@ -187,6 +193,13 @@ func (m *Machine) refuseBegin(r txn.BeginRequest) error {
 			r.Timeout,
 			txn.Nanoseconds(int64(m.cfg.MaxTimeout)),
 		)
+	}
+	return nil
+}
+
+// refuseBegin names the first thing that is in the way of a new transaction.
+func (m *Machine) refuseBegin(r txn.BeginRequest) error {
+	switch {
 	case m.draining:
 		return txn.Refusef(txn.ReasonShutdown, "", "the coordinator is shutting down")
 	case !m.room:
@@ -224,6 +237,9 @@ func (m *Machine) refuseResources(names []string, t *transaction) error {
 			)
 		case !r.durable:
 			return txn.Refusef(txn.ReasonNotReady, "resources", "%q is being registered", name)
+		case r.refused || r.held:
+			return txn.Refusef(txn.ReasonNotReady, "resources", "whoever answers as %q is not the "+
+				"database that was registered, or its history went backwards", name)
 		case r.pending >= m.cfg.MaxPending:
 			return txn.Refusef(
 				txn.ReasonNotReady,

@@ -25,6 +25,7 @@ func (m *Machine) commit(e Commit) {
 	m.wait(t, waiter{req: e.Req, ack: r.Ack, wait: waitBound(r)})
 	if !t.undecided() {
 		m.answer(t)
+		m.arm(t)
 		return
 	}
 	if !t.closed {
@@ -106,7 +107,8 @@ func (m *Machine) takeVote(t *transaction, v txn.BranchVote, fromClient bool) {
 		b.state = txn.BranchReadOnly
 	case txn.VoteYes:
 		switch {
-		case v.Evidence.IsZero() && fromClient:
+		case fromClient && (v.Evidence.IsZero() || v.Evidence.Timeline > r.seen.Timeline):
+			// No proof, or a failover that nobody else has seen: the resource is asked.
 			return
 		case v.Evidence.Identity != r.Identity:
 			m.abort(t, abortReason{txn.CauseIdentity, fmt.Sprintf(
@@ -124,7 +126,11 @@ func (m *Machine) takeVote(t *transaction, v txn.BranchVote, fromClient bool) {
 			), r.Name, ""})
 			return
 		}
-		r.seen = later(r.seen, v.Evidence.Position)
+		if !fromClient {
+			// A client's word about the position must not make the resource look like an old one
+			// later.
+			r.seen = later(r.seen, v.Evidence.Position)
+		}
 		b.state, b.evidence = txn.BranchPrepared, v.Evidence
 	default:
 		b.attempts++
@@ -221,6 +227,14 @@ func (m *Machine) resume(d *Decided) {
 		t.grow(h.Branch)
 		b := t.branch(h.Branch)
 		b.rm, b.state, b.lastErr = h.RM, h.What, h.Reason
+	}
+	if t.plan == txn.PlanUnset {
+		// An abort that somebody contradicted: whatever is not recorded otherwise was rolled back.
+		for i := range t.branches {
+			if b := &t.branches[i]; b.state == txn.BranchReadOnly {
+				b.state = txn.BranchRolledBack
+			}
+		}
 	}
 	m.live[t.id] = t
 	m.active++

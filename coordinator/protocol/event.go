@@ -23,13 +23,18 @@ type Register struct {
 	Kind     string
 	Identity txn.Identity
 	Position txn.Position
-	Accept   bool
+	// Floor is what Seen said before the resource was asked who it is.
+	Floor  txn.Position
+	Accept bool
 }
 
 // Begin starts a transaction or, with Request.ID set, enlists in one.
 type Begin struct {
 	Req     ReqID
 	Request txn.BeginRequest
+	// Until is when its caller goes away; zero means never. One that waits for a key is not served
+	// after it.
+	Until Instant
 }
 
 // Commit asks for the decision.

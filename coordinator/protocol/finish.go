@@ -223,7 +223,7 @@ func (m *Machine) known(id txn.ID) *txn.Result {
 		return m.result(t)
 	}
 	switch {
-	case id.Log() != m.state.Log || id.Seq() >= m.next:
+	case id.Log() != m.state.Log || id.Seq() >= m.next || m.state.Lost(id.Seq()):
 		return nil
 	case id.Seq() < m.state.Low:
 		return &txn.Result{ID: id, Outcome: txn.OutcomeForgotten}
@@ -254,7 +254,7 @@ func (m *Machine) unknown(id txn.ID) error {
 				m.state.Log,
 			),
 			Effect: "its outcome is not known here; ask the coordinator that began it"}
-	case id.Seq() >= m.state.High:
+	case id.Seq() >= m.state.High || m.state.Lost(id.Seq()):
 		return &txn.Refusal{Reason: txn.ReasonRegression, Field: "transaction_id",
 			Message: fmt.Sprintf("%s lies beyond everything that this log has handed out", id),
 			Effect: "its outcome is not known here: this log may be an older copy, " +
@@ -278,6 +278,12 @@ func (m *Machine) notRunning(id txn.ID, act string) error {
 		return &txn.Refusal{Reason: txn.ReasonRolledBack, Field: "transaction_id",
 			Message: fmt.Sprintf("cannot %s %s: it is over or its time is up", act, id),
 			Effect:  "it was or is being rolled back, and none of its changes remain"}
+	}
+	if t := m.live[id]; t != nil && t.plan == txn.PlanUnset {
+		return &txn.Refusal{Reason: txn.ReasonRolledBack, Field: "transaction_id",
+			Message: fmt.Sprintf("cannot %s %s: it was rolled back, and a branch was committed all "+
+				"the same (%s)", act, id, r.Outcome),
+			Effect: "this request changed nothing; a person has to look at the data"}
 	}
 	return &txn.Refusal{Reason: txn.ReasonAlreadyDecided, Field: "transaction_id",
 		Message: fmt.Sprintf("cannot %s %s: its commit is decided (%s)", act, id, r.State),

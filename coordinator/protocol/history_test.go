@@ -43,11 +43,9 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 	case "crash":
 		return h.crash(d)
 	case "resource":
-		h.m.Step(Register{Req: h.nextReq(), Name: h.arg(d, "name"), Kind: "test",
-			Identity: h.identity(
-				d,
-				h.arg(d, "name"),
-			), Position: h.position(d), Accept: d.HasArg("accept")})
+		name := h.arg(d, "name")
+		h.m.Step(Register{Req: h.nextReq(), Name: name, Kind: "test", Identity: h.identity(d, name),
+			Position: h.position(d), Floor: h.m.Seen(h.m.RM(name)), Accept: d.HasArg("accept")})
 	case "begin":
 		h.m.Step(Begin{Req: h.nextReq(), Request: h.beginRequest(d)})
 	case "commit":
@@ -345,6 +343,8 @@ func describe(r Record) string {
 			seqs = append(seqs, fmt.Sprint(id.Seq()))
 		}
 		return "END " + strings.Join(seqs, " ")
+	case HoleRecord:
+		return fmt.Sprintf("HOLE [%d, %d)", r.From, r.To)
 	case HeuristicRecord:
 		return fmt.Sprintf("HEURISTIC %d.%d %s: %s", r.ID.Seq(), r.Branch, r.What, r.Reason)
 	}

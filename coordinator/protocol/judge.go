@@ -161,13 +161,18 @@ func (v Verdict) String() string {
 
 func (l Label) String() string { return "@" + string(rune(l)) }
 
-// Says is what the durable log alone says about a name. Next is the first sequence not handed out:
-// for a log that nobody runs, High.
-func (s *State) Says(n txn.Name, next txn.Seq) (says Says, listed bool) {
+// Says is what the durable log alone says about a name that was found in the database with identity
+// at. Next is the first sequence not handed out: for a log that nobody runs, High. A branch is
+// listed if the decision names it in that database: the same name elsewhere is somebody's mistake.
+func (s *State) Says(n txn.Name, at txn.Identity, next txn.Seq) (says Says, listed bool) {
+	if n.Decider != 0 {
+		// Its decision is a row at another resource, and this version cannot read it.
+		return SaysForeign, false
+	}
 	id := n.ID()
 	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset {
 		for _, b := range d.Commit.Branches {
-			if b.Branch == n.Branch {
+			if b.Branch == n.Branch && s.resources[b.RM-1].Identity == at {
 				return SaysCommit, true
 			}
 		}
@@ -176,7 +181,7 @@ func (s *State) Says(n txn.Name, next txn.Seq) (says Says, listed bool) {
 	switch {
 	case n.Log != s.Log:
 		return SaysForeign, false
-	case n.Seq >= next:
+	case n.Seq >= next || s.Lost(n.Seq):
 		return SaysNever, false
 	case n.Seq < s.Low:
 		return SaysForgotten, false

@@ -52,8 +52,12 @@ type resource struct {
 	pending int
 	// seen is the furthest position that any answer showed.
 	seen txn.Position
+	// recordedAt is when its position was last written down.
+	recordedAt Instant
 	// suspects are the names that a sweep would act upon.
 	suspects map[txn.Name]suspect
+	// refused: whoever answers at its address was refused at the last registration.
+	refused bool
 	// held: its last listing came from somewhere else, and that has been told.
 	held bool
 	// swept counts its listings; todo is how many names the last one had a verdict for.
@@ -141,15 +145,20 @@ func (m *Machine) Step(e Event) {
 
 // Ready takes what has gathered since the last call. The caller owns the result.
 func (m *Machine) Ready() Ready {
+	m.end()
+	r := m.ready
+	m.ready = Ready{}
+	return r
+}
+
+// end writes the ends that have gathered.
+func (m *Machine) end() {
 	for len(m.ended) > 0 {
 		n := min(len(m.ended), maxEnds)
 		m.append(EndRecord{IDs: slices.Clone(m.ended[:n])}, false)
 		m.ended = m.ended[n:]
 	}
 	m.ended = nil
-	r := m.ready
-	m.ready = Ready{}
-	return r
 }
 
 // maxEnds bounds the ids of one EndRecord.
@@ -203,7 +212,12 @@ func (m *Machine) State() *State { return m.state }
 func (m *Machine) Active() int { return m.active }
 
 // Seen is the furthest position that any answer of rm has shown.
-func (m *Machine) Seen(rm RM) txn.Position { return m.resources[rm-1].seen }
+func (m *Machine) Seen(rm RM) txn.Position {
+	if rm < 1 || int(rm) > len(m.resources) {
+		return txn.Position{}
+	}
+	return m.resources[rm-1].seen
+}
 
 // Pending is the number of branches at rm that wait for phase two.
 func (m *Machine) Pending(rm RM) int { return m.resources[rm-1].pending }
@@ -282,21 +296,35 @@ func (m *Machine) register(e Register) {
 	case r == nil:
 		r = m.addResource(ResourceRecord{RM: RM(len(m.resources) + 1), Name: e.Name})
 	case r.Identity != e.Identity && !e.Accept:
+		r.refused = true
 		m.reply(Reply{Req: e.Req, Err: identityChanged(r, e.Identity)})
 		return
-	case before(e.Position, r.seen) && !e.Accept:
-		m.reply(Reply{Req: e.Req, Err: wentBack(r, e.Position)})
-		return
-	case r.durable && r.Identity == e.Identity && r.Kind == e.Kind &&
-		e.Position.Timeline == r.Position.Timeline:
-		m.reply(Reply{Req: e.Req})
+	case before(e.Position, e.Floor) && !e.Accept:
+		r.refused = true
+		m.reply(Reply{Req: e.Req, Err: wentBack(r, e.Floor, e.Position)})
 		return
 	}
 	rec.RM = r.RM
-	r.ResourceRecord, r.seen, r.durable = rec, e.Position, false
-	r.inflight++
+	r.refused = false
+	if r.Identity == e.Identity && !e.Accept {
+		rec.Position = later(e.Position, r.seen)
+	} else {
+		r.durable = false
+	}
+	if r.durable && rec == r.ResourceRecord {
+		m.reply(Reply{Req: e.Req})
+		return
+	}
 	r.waiters = append(r.waiters, e.Req)
-	m.append(rec, true)
+	r.seen = rec.Position
+	m.record(r, rec, true)
+}
+
+// record writes down what is known about a resource now.
+func (m *Machine) record(r *resource, rec ResourceRecord, forced bool) {
+	r.ResourceRecord, r.recordedAt = rec, m.now
+	r.inflight++
+	m.append(rec, forced)
 }
 
 // maxResources bounds the resources of one log.
@@ -327,14 +355,14 @@ func identityChanged(r *resource, now txn.Identity) error {
 	}
 }
 
-func wentBack(r *resource, now txn.Position) error {
+func wentBack(r *resource, was, now txn.Position) error {
 	return &txn.Refusal{
 		Reason: txn.Reason(txn.CauseIdentity), Field: "resource " + r.Name,
 		Message: fmt.Sprintf(
 			"its history went backwards, from timeline %d position %X to timeline %d position %X: "+
 				"a restored backup or an old primary",
-			r.seen.Timeline,
-			r.seen.LSN,
+			was.Timeline,
+			was.LSN,
 			now.Timeline,
 			now.LSN,
 		),

@@ -73,6 +73,11 @@ type AdoptedRecord struct {
 	Epoch txn.Epoch
 }
 
+// HoleRecord says that sequences from From up to, not including, To were handed out by an epoch
+// that this log has lost: it was set back to an earlier moment. Nothing is known about them, for
+// ever.
+type HoleRecord struct{ From, To txn.Seq }
+
 // OutcomesRecord is the committed set of a snapshot: bit i of Bits stands for sequence First+i.
 type OutcomesRecord struct {
 	First txn.Seq
@@ -94,6 +99,7 @@ func (HeuristicRecord) isRecord() {}
 func (OutcomesRecord) isRecord()  {}
 func (KeyRecord) isRecord()       {}
 func (AdoptedRecord) isRecord()   {}
+func (HoleRecord) isRecord()      {}
 
 // Key is an idempotency key: half a SHA-256 of the key and of the body that it stands for. The zero
 // Key means that the transaction has none.

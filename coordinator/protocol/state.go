@@ -28,6 +28,7 @@ type State struct {
 	committed bitmap                 // of [Low, High), this log's own
 	keys      map[[16]byte]KeyRecord // retained keys of committed transactions
 	keyOrder  []KeyRecord            // the same, oldest first
+	holes     []HoleRecord           // ranges that a lost epoch handed out
 	adopted   []AdoptedRecord        // logs whose decisions came along
 }
 
@@ -67,6 +68,8 @@ func (s *State) Apply(r Record) error {
 	case KeyRecord:
 		s.retainKey(r)
 		return nil
+	case HoleRecord:
+		return s.applyHole(r)
 	case AdoptedRecord:
 		s.adopted = append(s.adopted, r)
 		return nil
@@ -86,6 +89,7 @@ func (s *State) applyRange(r RangeRecord) error {
 		)
 	}
 	s.Low, s.High = r.Low, r.High
+	s.holes = slices.DeleteFunc(s.holes, func(h HoleRecord) bool { return h.From < s.Low })
 	s.committed.dropBelow(s.Low)
 	gone := 0
 	for _, k := range s.keyOrder {
@@ -97,6 +101,20 @@ func (s *State) applyRange(r RangeRecord) error {
 	}
 	s.keyOrder = slices.Delete(s.keyOrder, 0, gone)
 	return nil
+}
+
+func (s *State) applyHole(r HoleRecord) error {
+	if r.From >= r.To || r.To > txn.MaxSeq || r.From < s.Low {
+		return fmt.Errorf("%w: hole [%d, %d) in [%d, %d)", ErrContradiction, r.From, r.To, s.Low, s.High)
+	}
+	s.holes = append(s.holes, r)
+	s.High = max(s.High, r.To)
+	return nil
+}
+
+// Lost says whether a sequence lies in a range that this log knows to have forgotten.
+func (s *State) Lost(q txn.Seq) bool {
+	return slices.ContainsFunc(s.holes, func(h HoleRecord) bool { return h.From <= q && q < h.To })
 }
 
 func (s *State) applyResource(r ResourceRecord) error {
@@ -130,10 +148,8 @@ func (s *State) applyCommit(r CommitRecord) error {
 		if b.RM < 1 || int(b.RM) > len(s.resources) {
 			return fmt.Errorf("%w: commit of %s names resource %d", ErrContradiction, r.ID, b.RM)
 		}
-		// The evidence of a commit also shows how far the resource's history had come.
-		res := &s.resources[b.RM-1]
-		if b.Evidence.Identity == res.Identity {
-			res.Position = later(res.Position, b.Evidence.Position)
+		if b.Branch < 1 || b.Branch > txn.MaxBranches {
+			return fmt.Errorf("%w: commit of %s names branch %d", ErrContradiction, r.ID, b.Branch)
 		}
 	}
 	s.open[r.ID] = &Decided{Commit: r}
@@ -157,6 +173,10 @@ func (s *State) applyEnd(r EndRecord) error {
 }
 
 func (s *State) applyHeuristic(r HeuristicRecord) error {
+	if r.Branch < 1 || r.Branch > txn.MaxBranches || r.RM < 1 || int(r.RM) > len(s.resources) {
+		return fmt.Errorf("%w: heuristic end of branch %d of %s at resource %d",
+			ErrContradiction, r.Branch, r.ID, r.RM)
+	}
 	d := s.open[r.ID]
 	if d == nil {
 		// A branch that somebody committed against a decision to abort: no commit record exists.
@@ -240,6 +260,11 @@ func (s *State) Records() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
 		if !yield(OpenRecord{Epoch: s.Epoch}) || !yield(RangeRecord{Low: s.Low, High: s.High}) {
 			return
+		}
+		for _, h := range s.holes {
+			if !yield(h) {
+				return
+			}
 		}
 		for _, a := range s.adopted {
 			if !yield(a) {

@@ -147,7 +147,7 @@ func render(s *State) []string {
 		out = append(out, fmt.Sprintf("%+v", *d))
 	}
 	for q := txn.Seq(1); q < s.High+3; q++ {
-		says, listed := s.Says(txn.NameOf(id(q), 1), s.High)
+		says, listed := s.Says(txn.NameOf(id(q), 1), txn.Identity{System: 1}, s.High)
 		out = append(out, fmt.Sprintf("%d: %v %v %v", q, says, listed, s.Committed(id(q))))
 	}
 	for _, k := range s.keyOrder {
@@ -180,27 +180,4 @@ func TestBitmap(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestEvidenceMovesThePosition: a commit's evidence shows how far a resource had come, so a restart
-// notices a resource that was restored to an earlier moment.
-func TestEvidenceMovesThePosition(t *testing.T) {
-	s := NewState(testLog)
-	mustApply(t, s, twoResources()...)
-	c := commitOf(5)
-	c.Branches[0].Evidence = txn.Evidence{
-		Identity: txn.Identity{System: 1},
-		Position: txn.Position{Timeline: 2, LSN: 9},
-	}
-	c.Branches[1].Evidence = txn.Evidence{
-		Identity: txn.Identity{System: 99},
-		Position: txn.Position{Timeline: 2, LSN: 9},
-	}
-	mustApply(t, s, c)
-	if got := s.Resources()[0].Position; got != (txn.Position{Timeline: 2, LSN: 9}) {
-		t.Errorf("a is at %+v", got)
-	}
-	if got := s.Resources()[1].Position; got != (txn.Position{}) {
-		t.Errorf("b moved to %+v by another database's evidence", got)
-	}
 }

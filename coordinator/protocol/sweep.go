@@ -36,6 +36,7 @@ func (m *Machine) swept(e Swept) {
 	r.held, r.todo = false, 0
 	r.swept++
 	r.seen = later(r.seen, e.Position)
+	m.recordPosition(r)
 	suspects := map[txn.Name]suspect{}
 	clean := m.next
 	for _, n := range e.Names {
@@ -46,16 +47,36 @@ func (m *Machine) swept(e Swept) {
 	}
 	r.suspects = suspects
 	if !e.Partial {
-		r.cleanBelow = max(r.cleanBelow, clean)
+		// Only a list that was taken after the retention proves that nothing older turns up any
+		// more.
+		r.cleanBelow = max(r.cleanBelow, min(clean, m.forgetBelow))
+	}
+}
+
+// positionEvery is how often the position of a resource is written down while it moves.
+const positionEvery = 60 * second
+
+// recordPosition keeps the log's idea of how far a resource has come near the truth, so that a
+// restart notices one that was restored to an earlier moment. It is lazy: losing it loses a minute.
+func (m *Machine) recordPosition(r *resource) {
+	moved := r.seen.Timeline != r.Position.Timeline ||
+		r.seen != r.Position && m.now-r.recordedAt >= positionEvery
+	if moved && r.durable {
+		rec := r.ResourceRecord
+		rec.Position = r.seen
+		m.record(r, rec, false)
 	}
 }
 
 func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]suspect) {
-	f := m.facts(n)
+	f := m.facts(r, n)
 	label, verdict := Judge(f)
 	first, known := r.suspects[n.Name]
 	if known = known && first.label == label; !known {
 		first = suspect{label, m.now}
+	}
+	if label == 'I' {
+		m.regressed(n.Name.Seq)
 	}
 	if verdict == VerdictLeave {
 		if label.Alarming() {
@@ -81,6 +102,22 @@ func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]suspe
 	m.sendSwept(r, n.Name, verdict)
 }
 
+// holeReach bounds how far ahead a name may lie and still be taken for one of a lost epoch. What
+// lies beyond can only be forged: the sequences would last for decades.
+const holeReach = 1 << 32
+
+// regressed notes, durably, that this log has handed out seq and has forgotten it: somebody set it
+// back. No record means nothing up to there, now and after every restart, and none of these
+// sequences is handed out again.
+func (m *Machine) regressed(seq txn.Seq) {
+	if seq < m.next || seq-m.next >= holeReach {
+		return
+	}
+	h := HoleRecord{From: m.next, To: seq + m.cfg.Block}
+	m.next = h.To
+	m.append(h, true)
+}
+
 func (m *Machine) noteSwept(kind NoteKind, r *resource, n txn.Name, l Label) {
 	m.note(Note{Kind: kind, ID: n.ID(), Name: n, RM: r.RM, Label: l, Reason: l.Because()})
 }
@@ -98,7 +135,7 @@ func (m *Machine) sendSwept(r *resource, n txn.Name, v Verdict) {
 }
 
 // facts gathers both sides of a listed name at this moment.
-func (m *Machine) facts(n SweptName) Facts {
+func (m *Machine) facts(r *resource, n SweptName) Facts {
 	f := Facts{Standing: txn.StandingPrepared, Older: n.Name.Seq < m.first}
 	if !n.Ours {
 		f.Standing = txn.StandingForeign
@@ -111,7 +148,7 @@ func (m *Machine) facts(n SweptName) Facts {
 		}
 		return f
 	}
-	f.Says, f.Listed = m.state.Says(n.Name, m.next)
+	f.Says, f.Listed = m.state.Says(n.Name, r.Identity, m.next)
 	if f.Says == SaysCommit && f.Listed && m.live[id] == nil {
 		// Every branch has been proven committed; only the END is not durable yet.
 		f.Says = SaysEnded

@@ -149,8 +149,10 @@ func (m *Machine) retain() {
 	if low > m.state.Low && m.reserving == 0 {
 		low = min(low, m.oldestLive())
 		if low > m.state.Low {
-			m.append(RangeRecord{Low: low, High: m.state.High}, false)
-			m.reserving = m.state.High
+			// Ends first: a snapshot between the two must not hold an open commit below Low.
+			m.end()
+			m.append(RangeRecord{Low: low, High: max(m.state.High, m.next)}, false)
+			m.reserving = max(m.state.High, m.next)
 		}
 	}
 }

@@ -87,10 +87,15 @@ func (t *transaction) settled() bool {
 	})
 }
 
-// outcome is what may be told about t now.
+// outcome is what may be told about t now. Once a branch has ended against the decision it is a
+// heuristic one or, until the others have ended too and it is known which, unknown; but nothing
+// that is told is taken back.
 func (t *transaction) outcome() txn.Outcome {
-	if h := t.heuristic(); h != txn.OutcomeUnknown {
+	switch h := t.heuristic(); {
+	case h != txn.OutcomeUnknown && (t.settled() || h == txn.OutcomeHeuristicHazard):
 		return h
+	case h != txn.OutcomeUnknown:
+		return txn.OutcomeUnknown
 	}
 	switch t.state {
 	case txn.StateCommitting, txn.StateCommitted:
@@ -101,8 +106,8 @@ func (t *transaction) outcome() txn.Outcome {
 	return txn.OutcomeUnknown
 }
 
-// heuristic is the heuristic outcome that the branches add up to, or OutcomeUnknown if there is
-// none.
+// heuristic is the heuristic outcome that the branches add up to so far, or OutcomeUnknown if none
+// ended against the decision.
 func (t *transaction) heuristic() txn.Outcome {
 	var lost, undone, done, other int
 	for _, b := range t.branches {

@@ -19,6 +19,7 @@
 //	15 OUTCOMES   first, bits            (snapshots)
 //	16 KEY        key hash, body hash, id  (snapshots)
 //	17 ADOPTED    log, epoch             (snapshots)
+//	18 HOLE       from, to
 //	32–34         reserved (replication)
 package record
 
@@ -46,6 +47,7 @@ const (
 	TypeOutcomes  = 15
 	TypeKey       = 16
 	TypeAdopted   = 17
+	TypeHole      = 18
 )
 
 // ErrMalformed is wrapped by Decode's errors about a body that Encode never wrote.
@@ -81,6 +83,8 @@ func Name(t uint8) string {
 		return "KEY"
 	case TypeAdopted:
 		return "ADOPTED"
+	case TypeHole:
+		return "HOLE"
 	}
 	return fmt.Sprintf("TYPE_%d", t)
 }
@@ -117,6 +121,9 @@ func Encode(buf []byte, r protocol.Record) txlog.Record {
 	case protocol.KeyRecord:
 		t = TypeKey
 		w.fixed(r.Key.Hash[:]).fixed(r.Key.Body[:]).fixed(r.ID[:])
+	case protocol.HoleRecord:
+		t = TypeHole
+		w.num(uint64(r.From)).num(uint64(r.To))
 	case protocol.AdoptedRecord:
 		t = TypeAdopted
 		w.num(uint64(r.Log)).num(uint64(r.Epoch))
@@ -226,6 +233,8 @@ func (r *reader) record(t uint8) protocol.Record {
 		return protocol.OutcomesRecord{First: r.seq(), Bits: []byte(r.str())}
 	case TypeKey:
 		return protocol.KeyRecord{Key: r.key(), ID: r.id()}
+	case TypeHole:
+		return protocol.HoleRecord{From: r.seq(), To: r.seq()}
 	case TypeAdopted:
 		return protocol.AdoptedRecord{Log: txn.LogID(r.num(uint64(txn.MaxLogID))),
 			Epoch: txn.Epoch(r.num(1<<32 - 1))}

@@ -95,6 +95,9 @@ func drawRecord(t *rapid.T) protocol.Record {
 			Bits:  rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "bits"),
 		}
 	}
+	if rapid.Bool().Draw(t, "hole") {
+		return protocol.HoleRecord{From: seq(), To: seq()}
+	}
 	if rapid.Bool().Draw(t, "adopted") {
 		return protocol.AdoptedRecord{Log: drawID(t).Log(),
 			Epoch: txn.Epoch(rapid.Uint32().Draw(t, "epoch"))}
@@ -129,7 +132,7 @@ func TestRoundTrip(t *testing.T) {
 
 // TestUnknownType: a number from the future is refused, and says so.
 func TestUnknownType(t *testing.T) {
-	for _, n := range []uint8{0, TypeIntent, TypeAbort, 8, TypeOnePhase, 18, 32, 255} {
+	for _, n := range []uint8{0, TypeIntent, TypeAbort, 8, TypeOnePhase, 19, 32, 255} {
 		if _, err := Decode(txlog.Record{Type: n}); !errors.Is(err, ErrUnknownType) {
 			t.Errorf("type %d: %v", n, err)
 		}

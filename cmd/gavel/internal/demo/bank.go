@@ -59,10 +59,11 @@ type banks interface {
 	urls() [2]string
 	// move makes one attempt. The error is of a kind that no client should ever see.
 	move(ctx context.Context, c decider, t transfer) (answer, txn.ID, error)
-	// prepared are the names of gavel's branches that are prepared at each bank now.
-	prepared(ctx context.Context) ([2]map[txn.Name]bool, error)
+	// prepared are the names of gavel's branches that are prepared at each bank now. It is asked on
+	// behalf of f, where a bank answers to nobody else.
+	prepared(ctx context.Context, f txn.Fence) ([2]map[txn.Name]bool, error)
 	// left counts what is prepared, whoever prepared it.
-	left(ctx context.Context) (int, error)
+	left(ctx context.Context, f txn.Fence) (int, error)
 	// books are the ledgers and the sum of all balances.
 	books(ctx context.Context) (books, error)
 	// has says at which banks the attempt is in the ledger.

@@ -11,29 +11,25 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/gavel-tx/gavel/coordinator"
-	"github.com/gavel-tx/gavel/participant"
 	participants "github.com/gavel-tx/gavel/participant/remote"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
-	"github.com/gavel-tx/gavel/txlog/vfs"
 	"github.com/gavel-tx/gavel/txn"
 )
 
 // kvBanks are two key-value stores, each behind a participant process. Clients work within branches
 // over gRPC, as a program in any language would, and leave the votes to the coordinator.
 type kvBanks struct {
-	logDir string
-	procs  [2]*child
-	conns  [2]*grpc.ClientConn
-	data   [2]gavelv1.KvServiceClient
-	lists  [2]*participants.Client
+	procs [2]*child
+	conns [2]*grpc.ClientConn
+	data  [2]gavelv1.KvServiceClient
+	lists [2]*participants.Client
 	// keys are the ledgers' keys that were ever tried: the store has no listing of its data.
 	keys keySet
 }
 
 // openKV starts both participants.
 func (s *story) openKV(ctx context.Context) (_ banks, err error) {
-	b := &kvBanks{logDir: s.logDir()}
+	b := &kvBanks{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.stop(context.WithoutCancel(ctx)))
@@ -139,27 +135,9 @@ func (b *kvBanks) apply(ctx context.Context, bank int, begun txn.Begun, t transf
 	return err
 }
 
-// listTries bounds how often a listing is tried anew with what the log says by then.
-const listTries = 50
-
-// prepared lists on behalf of the log as it is on disk: a participant answers to nobody else. A
-// coordinator that runs meanwhile may be ahead of what was read, and then it is read again.
-func (b *kvBanks) prepared(ctx context.Context) (found [2]map[txn.Name]bool, err error) {
-	for try := 0; ; try++ {
-		_, info, err := coordinator.ReadState(vfs.OS(), b.logDir)
-		if err != nil {
-			return found, err
-		}
-		found, err = b.list(ctx, txn.Fence{Log: info.ID, Epoch: info.Epoch, LSN: info.Tail})
-		passing := errors.Is(err, participant.ErrFenced) ||
-			errors.Is(err, participant.ErrRegression)
-		if !passing || try == listTries || !pause(ctx, pollEvery) {
-			return found, err
-		}
-	}
-}
-
-func (b *kvBanks) list(ctx context.Context, f txn.Fence) (found [2]map[txn.Name]bool, err error) {
+func (b *kvBanks) prepared(
+	ctx context.Context, f txn.Fence,
+) (found [2]map[txn.Name]bool, err error) {
 	for i, c := range b.lists {
 		listing, err := c.List(ctx, f)
 		if err != nil {
@@ -173,8 +151,8 @@ func (b *kvBanks) list(ctx context.Context, f txn.Fence) (found [2]map[txn.Name]
 	return found, nil
 }
 
-func (b *kvBanks) left(ctx context.Context) (int, error) {
-	found, err := b.prepared(ctx)
+func (b *kvBanks) left(ctx context.Context, f txn.Fence) (int, error) {
+	found, err := b.prepared(ctx, f)
 	return len(found[0]) + len(found[1]), err
 }
 

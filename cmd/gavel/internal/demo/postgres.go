@@ -131,7 +131,9 @@ func readAnswer(err error) (answer, txn.ID, error) {
 	return unknown, client.IDOf(err), fmt.Errorf("an answer that was not promised: %w", err)
 }
 
-func (b *postgresBanks) prepared(ctx context.Context) (found [2]map[txn.Name]bool, err error) {
+func (b *postgresBanks) prepared(
+	ctx context.Context, _ txn.Fence,
+) (found [2]map[txn.Name]bool, err error) {
 	for i, pool := range b.pools {
 		found[i] = map[txn.Name]bool{}
 		rows, err := pool.Query(ctx, `SELECT gid FROM pg_prepared_xacts`)
@@ -159,7 +161,7 @@ func (b *postgresBanks) prepared(ctx context.Context) (found [2]map[txn.Name]boo
 
 // left leaves out the empty transaction by which a coordinator that was killed at its very start
 // may have been trying out PREPARE: it has no effects, and a later start removes it.
-func (b *postgresBanks) left(ctx context.Context) (int, error) {
+func (b *postgresBanks) left(ctx context.Context, _ txn.Fence) (int, error) {
 	const sql = `SELECT count(*) FROM pg_prepared_xacts WHERE gid NOT LIKE 'gavelprobe.%'`
 	all := 0
 	for _, pool := range b.pools {

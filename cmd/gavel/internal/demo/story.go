@@ -81,10 +81,10 @@ func (s *story) tell(ctx context.Context, b banks) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.settle(ctx, b); err != nil {
+	if err := s.settle(ctx, b, w); err != nil {
 		return err
 	}
-	return s.prove(ctx, b, answers, took)
+	return s.prove(ctx, b, w, answers, took)
 }
 
 // openCoordinator makes a log and starts the production binary on it. The databases' URLs go by the
@@ -129,6 +129,7 @@ type witness struct {
 	decisions int
 	prepared  [2]map[txn.Name]bool
 	kills     int
+	fence     txn.Fence
 }
 
 // maxKills bounds the hunt: one kill in two or three meets the window. minKills are made in any
@@ -141,7 +142,7 @@ const (
 // hunt kills the coordinator until it has died in the window.
 func (s *story) hunt(ctx context.Context, b banks, t *traffic) (witness, error) {
 	random := rand.New(rand.NewPCG(s.o.seed, 0))
-	bar := s.io.Bar("transfers", ui.Things, int64(s.o.transfers))
+	bar := s.io.Bar("transfers so far", ui.Things, int64(s.o.transfers))
 	defer bar.Done()
 	progress := func(n int) { bar.Set(int64(min(n, s.o.transfers-1)), int64(s.o.transfers)) }
 	for kills := 1; kills <= maxKills; kills++ {
@@ -181,11 +182,14 @@ func (s *story) untilBusy(
 
 // look reads log and databases while the coordinator is dead.
 func (s *story) look(ctx context.Context, b banks) (w witness, found bool, err error) {
-	state, _, err := coordinator.ReadState(vfs.OS(), s.logDir())
+	state, info, err := coordinator.ReadState(vfs.OS(), s.logDir())
 	if err != nil {
 		return w, false, err
 	}
-	if w.prepared, err = b.prepared(ctx); err != nil {
+	// Whoever asks now does so in the place of the next epoch: nobody else speaks for the log, and
+	// the dead one must not, should it still have a word on its way.
+	w.fence = txn.Fence{Log: info.ID, Epoch: info.Epoch + 1, LSN: info.Tail}
+	if w.prepared, err = b.prepared(ctx, w.fence); err != nil {
 		return w, false, err
 	}
 	open := state.OpenDecisions()
@@ -238,7 +242,7 @@ func (s *story) recover(ctx context.Context, b banks, w witness) (time.Duration,
 		return 0, err
 	}
 	s.chapter("The coordinator is started again; nobody helps")
-	err := s.poll(ctx, b, func(now [2]map[txn.Name]bool) (bool, error) {
+	err := s.poll(ctx, b, w.fence, func(now [2]map[txn.Name]bool) (bool, error) {
 		has, err := b.has(ctx, w.key)
 		return has[0] && has[1] && !now[0][w.names[0]] && !now[1][w.names[1]], err
 	})
@@ -247,7 +251,7 @@ func (s *story) recover(ctx context.Context, b banks, w witness) (time.Duration,
 	}
 	took := s.io.Now().Sub(begun)
 	s.line(short(took), "%s is committed in both databases", w.key)
-	err = s.poll(ctx, b, func(now [2]map[txn.Name]bool) (bool, error) {
+	err = s.poll(ctx, b, w.fence, func(now [2]map[txn.Name]bool) (bool, error) {
 		for i := range now {
 			for name := range w.prepared[i] {
 				if now[i][name] {
@@ -268,12 +272,13 @@ func (s *story) recover(ctx context.Context, b banks, w witness) (time.Duration,
 const pollEvery = 2 * time.Millisecond
 
 func (s *story) poll(
-	ctx context.Context, b banks, done func([2]map[txn.Name]bool) (bool, error),
+	ctx context.Context, b banks, f txn.Fence,
+	done func([2]map[txn.Name]bool) (bool, error),
 ) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		now, err := b.prepared(ctx)
+		now, err := b.prepared(ctx, f)
 		if err != nil {
 			return err
 		}
@@ -303,8 +308,8 @@ func (s *story) finish(ctx context.Context, t *traffic) ([]heard, error) {
 
 // settle waits until the last orphan of an attempt that was rolled back is gone, and ends the
 // coordinator in order.
-func (s *story) settle(ctx context.Context, b banks) error {
-	err := s.poll(ctx, b, func(now [2]map[txn.Name]bool) (bool, error) {
+func (s *story) settle(ctx context.Context, b banks, w witness) error {
+	err := s.poll(ctx, b, w.fence, func(now [2]map[txn.Name]bool) (bool, error) {
 		return len(now[0])+len(now[1]) == 0, nil
 	})
 	if err != nil {
@@ -317,7 +322,9 @@ func (s *story) settle(ctx context.Context, b banks) error {
 const maxFaults = 10
 
 // prove audits the books against everything that the clients were told.
-func (s *story) prove(ctx context.Context, b banks, answers []heard, took time.Duration) error {
+func (s *story) prove(
+	ctx context.Context, b banks, w witness, answers []heard, took time.Duration,
+) error {
 	all, err := b.books(ctx)
 	if err != nil {
 		return err
@@ -330,7 +337,7 @@ func (s *story) prove(ctx context.Context, b banks, answers []heard, took time.D
 	for _, f := range rep.Faults {
 		faults = append(faults, f)
 	}
-	left, err := b.left(ctx)
+	left, err := b.left(ctx, w.fence)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,9 @@ func (b *fakeBanks) move(
 	return a, txn.NewID(7, txn.Seq(b.n)), err
 }
 
-func (b *fakeBanks) prepared(context.Context) ([2]map[txn.Name]bool, error) {
+func (b *fakeBanks) prepared(
+	context.Context, txn.Fence,
+) ([2]map[txn.Name]bool, error) {
 	now := b.looks[0]
 	if len(b.looks) > 1 {
 		b.looks = b.looks[1:]
@@ -169,17 +171,18 @@ func TestPoll(t *testing.T) {
 		looks++
 		return len(now[0]) == 0, nil
 	}
-	if err := s.poll(t.Context(), b, empty); err != nil || looks != 3 {
+	if err := s.poll(t.Context(), b, txn.Fence{}, empty); err != nil || looks != 3 {
 		t.Errorf("%d looks, %v", looks, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, errTooLong)
 	defer cancel()
 	b.looks = []map[txn.Name]bool{{name: true}}
-	if err := s.poll(ctx, b, empty); !errors.Is(err, errTooLong) {
+	if err := s.poll(ctx, b, txn.Fence{}, empty); !errors.Is(err, errTooLong) {
 		t.Error(err)
 	}
 	bad := errors.New("no answer")
-	err := s.poll(t.Context(), b, func([2]map[txn.Name]bool) (bool, error) { return false, bad })
+	failing := func([2]map[txn.Name]bool) (bool, error) { return false, bad }
+	err := s.poll(t.Context(), b, txn.Fence{}, failing)
 	if !errors.Is(err, bad) {
 		t.Error(err)
 	}
