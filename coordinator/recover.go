@@ -214,7 +214,7 @@ func (c *Coordinator) Plan(
 		s := protocol.NewState(m.State().Log)
 		for r := range m.State().Records() {
 			if err := s.Apply(r); err != nil {
-				panic(fmt.Sprintf("coordinator: a state does not follow from its own records: %v", err))
+				panic(fmt.Sprintf("coordinator: a state is not what its records say: %v", err))
 			}
 		}
 		return s

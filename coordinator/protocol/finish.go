@@ -281,8 +281,8 @@ func (m *Machine) notRunning(id txn.ID, act string) error {
 	}
 	if t := m.live[id]; t != nil && t.plan == txn.PlanUnset {
 		return &txn.Refusal{Reason: txn.ReasonRolledBack, Field: "transaction_id",
-			Message: fmt.Sprintf("cannot %s %s: it was rolled back, and a branch was committed all "+
-				"the same (%s)", act, id, r.Outcome),
+			Message: fmt.Sprintf("cannot %s %s: it was rolled back, and a branch was committed "+
+				"all the same (%s)", act, id, r.Outcome),
 			Effect: "this request changed nothing; a person has to look at the data"}
 	}
 	return &txn.Refusal{Reason: txn.ReasonAlreadyDecided, Field: "transaction_id",

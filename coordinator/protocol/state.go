@@ -105,7 +105,8 @@ func (s *State) applyRange(r RangeRecord) error {
 
 func (s *State) applyHole(r HoleRecord) error {
 	if r.From >= r.To || r.To > txn.MaxSeq || r.From < s.Low {
-		return fmt.Errorf("%w: hole [%d, %d) in [%d, %d)", ErrContradiction, r.From, r.To, s.Low, s.High)
+		return fmt.Errorf("%w: hole [%d, %d) in [%d, %d)", ErrContradiction, r.From, r.To,
+			s.Low, s.High)
 	}
 	s.holes = append(s.holes, r)
 	s.High = max(s.High, r.To)
