@@ -153,14 +153,14 @@ func TestRenewedCertificate(t *testing.T) {
 	files := a.issue(leaf{serial: 20})
 	reports := make(chan error, 100)
 	files.Reloaded = func(err error) { reports <- err }
-	// last is what was reported since it was last asked: the newest, and how many.
-	last := func() (newest error, n int) {
+	// last is what was reported since it was last asked: how much, and the newest.
+	last := func() (n int, newest error) {
 		for {
 			select {
 			case newest = <-reports:
 				n++
 			default:
-				return newest, n
+				return n, newest
 			}
 		}
 	}
@@ -177,25 +177,25 @@ func TestRenewedCertificate(t *testing.T) {
 		return cert.SerialNumber.Int64()
 	}
 	got := serial()
-	if _, n := last(); got != 20 || n != 0 {
+	if n, _ := last(); got != 20 || n != 0 {
 		t.Fatalf("first certificate is %d, %d reloads", got, n)
 	}
 	cert, key := a.sign(leaf{serial: 22})
 	a.write(files.Cert, "CERTIFICATE", cert)
 	got = serial()
-	if err, n := last(); got != 20 || n == 0 || err == nil {
+	if n, err := last(); got != 20 || n == 0 || err == nil {
 		t.Fatalf("half a pair: certificate %d, %d reports, %v", got, n, err)
 	}
 	a.write(files.Key, "PRIVATE KEY", key)
 	got = serial()
-	if err, n := last(); got != 22 || n == 0 || err != nil {
+	if n, err := last(); got != 22 || n == 0 || err != nil {
 		t.Fatalf("whole pair: certificate %d, %d reports, %v", got, n, err)
 	}
 	if err := os.Remove(files.Key); err != nil {
 		t.Fatal(err)
 	}
 	got = serial()
-	if err, n := last(); got != 22 || n == 0 || err == nil {
+	if n, err := last(); got != 22 || n == 0 || err == nil {
 		t.Fatalf("key removed: certificate %d, %d reports, %v", got, n, err)
 	}
 }
