@@ -8,8 +8,8 @@ import (
 // spaceRetry is how often the keeper looks for disk space again.
 const spaceRetry = time.Second
 
-// reserveShare and reserveScale set the size of the reserve for a snapshot: a share of a segment, or
-// a multiple of the last snapshot if that is more.
+// reserveShare and reserveScale set the size of the reserve for a snapshot: a share of a segment,
+// or a multiple of the last snapshot if that is more.
 const (
 	reserveShare = 16
 	reserveScale = 2
