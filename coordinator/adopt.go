@@ -50,16 +50,17 @@ func Adopt(fs vfs.FS, dir string) (Adopted, error) {
 	if err != nil {
 		return Adopted{}, err
 	}
-	if err := txlog.Init(fs, dir, id, txlog.InitOptions{Snapshot: inheritance(state)}); err != nil {
+	born := txlog.InitOptions{Snapshot: inheritance(state, info.Tail)}
+	if err := txlog.Init(fs, dir, id, born); err != nil {
 		return Adopted{}, err
 	}
 	return Adopted{Old: info.ID, New: id, Aside: aside, Decisions: len(state.OpenDecisions())}, nil
 }
 
 // inheritance is the bytes of what a log takes over.
-func inheritance(old *protocol.State) iter.Seq[txlog.Record] {
+func inheritance(old *protocol.State, lsn uint64) iter.Seq[txlog.Record] {
 	return func(yield func(txlog.Record) bool) {
-		for r := range old.Inheritance() {
+		for r := range old.Inheritance(lsn) {
 			if !yield(record.Encode(nil, r)) {
 				return
 			}

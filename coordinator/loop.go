@@ -356,7 +356,7 @@ func hitReply(r protocol.Reply) {
 func (c *Coordinator) fenceFor(log txn.LogID) txn.Fence {
 	for _, a := range c.adopted {
 		if a.Log == log {
-			return txn.Fence{Log: a.Log, Epoch: a.Epoch}
+			return txn.Fence{Log: a.Log, Epoch: a.Epoch, LSN: a.LSN}
 		}
 	}
 	return c.fence()

@@ -170,7 +170,7 @@ func (p PlanRequest) missing(
 func (p PlanRequest) fence(log txn.LogID) txn.Fence {
 	for _, a := range p.State.Adopted() {
 		if a.Log == log {
-			return txn.Fence{Log: a.Log, Epoch: a.Epoch}
+			return txn.Fence{Log: a.Log, Epoch: a.Epoch, LSN: a.LSN}
 		}
 	}
 	return p.Fence

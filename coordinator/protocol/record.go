@@ -66,11 +66,12 @@ type HeuristicRecord struct {
 	Reason string
 }
 
-// AdoptedRecord names a log whose decisions this log took over, and the last epoch of it that was
-// read: its branches are finished on its behalf.
+// AdoptedRecord names a log whose decisions this log took over, and how far it was read: its
+// branches are finished on its behalf, as of that epoch and position.
 type AdoptedRecord struct {
 	Log   txn.LogID
 	Epoch txn.Epoch
+	LSN   uint64
 }
 
 // HoleRecord says that sequences from From up to, not including, To were handed out by an epoch

@@ -298,9 +298,10 @@ func (s *State) Records() iter.Seq[Record] {
 
 // Inheritance is what a log takes over from this one, whose absences of records nobody may trust:
 // its resources, and its decisions, under the old ids. Nothing else of it counts in the new log.
-func (s *State) Inheritance() iter.Seq[Record] {
+// Lsn is how far it was read.
+func (s *State) Inheritance(lsn uint64) iter.Seq[Record] {
 	return func(yield func(Record) bool) {
-		if !yield(AdoptedRecord{Log: s.Log, Epoch: s.Epoch}) {
+		if !yield(AdoptedRecord{Log: s.Log, Epoch: s.Epoch, LSN: lsn}) {
 			return
 		}
 		for r := range s.Records() {

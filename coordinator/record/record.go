@@ -18,7 +18,7 @@
 //	14 ONE_PHASE  reserved
 //	15 OUTCOMES   first, bits            (snapshots)
 //	16 KEY        key hash, body hash, id  (snapshots)
-//	17 ADOPTED    log, epoch             (snapshots)
+//	17 ADOPTED    log, epoch, lsn             (snapshots)
 //	18 HOLE       from, to
 //	32–34         reserved (replication)
 package record
@@ -126,7 +126,7 @@ func Encode(buf []byte, r protocol.Record) txlog.Record {
 		w.num(uint64(r.From)).num(uint64(r.To))
 	case protocol.AdoptedRecord:
 		t = TypeAdopted
-		w.num(uint64(r.Log)).num(uint64(r.Epoch))
+		w.num(uint64(r.Log)).num(uint64(r.Epoch)).num(r.LSN)
 	default:
 		panic(fmt.Sprintf("record: no encoding for %T", r))
 	}
@@ -237,7 +237,7 @@ func (r *reader) record(t uint8) protocol.Record {
 		return protocol.HoleRecord{From: r.seq(), To: r.seq()}
 	case TypeAdopted:
 		return protocol.AdoptedRecord{Log: txn.LogID(r.num(uint64(txn.MaxLogID))),
-			Epoch: txn.Epoch(r.num(1<<32 - 1))}
+			Epoch: txn.Epoch(r.num(1<<32 - 1)), LSN: r.num(1<<64 - 1)}
 	}
 	return nil
 }

@@ -100,7 +100,7 @@ func drawRecord(t *rapid.T) protocol.Record {
 	}
 	if rapid.Bool().Draw(t, "adopted") {
 		return protocol.AdoptedRecord{Log: drawID(t).Log(),
-			Epoch: txn.Epoch(rapid.Uint32().Draw(t, "epoch"))}
+			Epoch: txn.Epoch(rapid.Uint32().Draw(t, "epoch")), LSN: rapid.Uint64().Draw(t, "lsn")}
 	}
 	return protocol.KeyRecord{Key: drawKey(t), ID: drawID(t)}
 }
