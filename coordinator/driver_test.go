@@ -1,0 +1,250 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/txlog/vfs"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// stumbling is a resource whose next answers are bent, once each.
+type stumbling struct {
+	*fakeDB
+	commit func([]participant.Finding) []participant.Finding
+	list   func(participant.Listing) (participant.Listing, error)
+}
+
+func (s *stumbling) Commit(
+	ctx context.Context, f txn.Fence, b []participant.Branch,
+) ([]participant.Finding, error) {
+	if bend := s.commit; bend != nil {
+		s.commit = nil
+		return bend(make([]participant.Finding, len(b))), nil
+	}
+	return s.fakeDB.Commit(ctx, f, b)
+}
+
+func (s *stumbling) List(ctx context.Context, f txn.Fence) (participant.Listing, error) {
+	l, err := s.fakeDB.List(ctx, f)
+	if s.list != nil && err == nil {
+		return s.list(l)
+	}
+	return l, err
+}
+
+// TestEachDecisionWaitsForItsOwnSync: with two decisions on their way, the sync of the first lets
+// only the first out.
+func TestEachDecisionWaitsForItsOwnSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		held := make(chan struct{})
+		holding := make(chan bool, 1)
+		holding <- false
+		fs := vfs.Hooked(w.disk, func(call vfs.Call) error {
+			hold := <-holding
+			holding <- hold
+			if hold && call.Op == vfs.OpDatasync {
+				<-held
+			}
+			return nil
+		})
+		c := w.open(func(cfg *Config) { cfg.FS = fs })
+		time.Sleep(time.Second)
+		<-holding
+		holding <- true
+		answers := make(chan txn.Result, 2)
+		for range 2 {
+			id, votes := w.begun(c)
+			go func() { answers <- w.commit(c, id, votes, txn.AckDecided) }()
+			synctest.Wait()
+		}
+		if len(answers) != 0 {
+			t.Fatal("a decision was told before any sync")
+		}
+		held <- struct{}{}
+		synctest.Wait()
+		if len(answers) != 1 {
+			t.Fatalf("the first sync let %d of 2 decisions out", len(answers))
+		}
+		w.want(1, 0)
+		close(held)
+		synctest.Wait()
+		if len(answers) != 2 {
+			t.Fatal("the second decision was never told")
+		}
+		w.settled()
+		w.want(2, 0)
+	})
+}
+
+// TestBentAnswers: answers of a commit that prove nothing are asked for again until one does.
+func TestBentAnswers(t *testing.T) {
+	for name, bend := range map[string]func([]participant.Finding) []participant.Finding{
+		"unknown":  func(f []participant.Finding) []participant.Finding { return f },
+		"too few":  func(f []participant.Finding) []participant.Finding { return f[:len(f)-1] },
+		"too many": func(f []participant.Finding) []participant.Finding { return append(f, f...) },
+		"still prepared": func(f []participant.Finding) []participant.Finding {
+			f[0].Standing = txn.StandingPrepared
+			return f
+		},
+		"held": func(f []participant.Finding) []participant.Finding {
+			f[0] = participant.Finding{Standing: txn.StandingHeld, Reason: "another server"}
+			return f
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				c := w.open(func(cfg *Config) {
+					cfg.Resources[1].Manager = &stumbling{fakeDB: w.dbs["b"], commit: bend}
+				})
+				id, votes := w.begun(c)
+				r := w.commit(c, id, votes, txn.AckApplied)
+				if r.State != txn.StateCommitted || len(r.Pending()) != 0 {
+					t.Errorf("result %+v", r)
+				}
+				w.want(1, 0)
+			})
+		})
+	}
+}
+
+// TestSilentVote: a resource that does not answer has not voted No: it is asked again.
+func TestSilentVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.open()
+		id, _ := w.begun(c)
+		w.dbs["b"].set(func(d *fakeDB) { d.down = true })
+		go func() {
+			time.Sleep(time.Second)
+			w.dbs["b"].set(func(d *fakeDB) { d.down = false })
+		}()
+		if r := w.commit(c, id, nil, txn.AckApplied); r.Outcome != txn.OutcomeCommitted {
+			t.Errorf("result %+v", r)
+		}
+	})
+}
+
+// TestListedAndNotOurs: what this role may not finish is left alone.
+func TestListedAndNotOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		theirs := func(l participant.Listing) (participant.Listing, error) {
+			for i := range l.Branches {
+				l.Branches[i].Ours = false
+			}
+			return l, nil
+		}
+		c := w.open(func(cfg *Config) {
+			cfg.Resources[0].Manager = &stumbling{fakeDB: w.dbs["a"], list: theirs}
+		})
+		id, _ := w.begun(c)
+		if _, err := c.Rollback(t.Context(), id, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.settled()
+		for _, d := range w.dbs {
+			d.prepare(txn.NameOf(id, 1))
+		}
+		rest()
+		if n, _, _ := w.dbs["a"].counts(); n != 1 {
+			t.Error("a branch of another owner was finished")
+		}
+		if n, _, _ := w.dbs["b"].counts(); n != 0 {
+			t.Error("the late branch of b is still there")
+		}
+	})
+}
+
+// TestRegressionStops: a participant that remembers a later position of this log stops it for good.
+func TestRegressionStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		start := time.Now()
+		late := func(l participant.Listing) (participant.Listing, error) {
+			if time.Since(start) > 5*time.Second {
+				return participant.Listing{}, participant.ErrRegression
+			}
+			return l, nil
+		}
+		c := w.open(func(cfg *Config) {
+			cfg.Resources[1].Manager = &stumbling{fakeDB: w.dbs["b"], list: late}
+		})
+		time.Sleep(10 * time.Second)
+		if !errors.Is(c.Err(), participant.ErrRegression) {
+			t.Errorf("because %v", c.Err())
+		}
+		w.off(false)
+		calls := len(w.dbs["a"].epochs)
+		rest()
+		if more := len(w.dbs["a"].epochs); more != calls {
+			t.Errorf("%d calls after it stopped", more-calls)
+		}
+	})
+}
+
+// TestUnconfiguredResource: one that only the log knows cannot be named: nobody could finish it.
+func TestUnconfiguredResource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.open().Close()
+		c := w.open(func(cfg *Config) { cfg.Resources = cfg.Resources[:1] })
+		_, err := c.Begin(t.Context(), txn.BeginRequest{Resources: []string{"a", "b"}})
+		if txn.ReasonOf(err) != txn.ReasonNoResource {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+// TestWaitBoundAfterARestart: a repeated Commit hears "decided, pending" within its own bound.
+func TestWaitBoundAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		decided, _ := w.inDoubt()
+		w.dbs["b"].set(func(d *fakeDB) { d.hang = true })
+		c := w.open()
+		start := time.Now()
+		r, err := c.Commit(t.Context(), txn.CommitRequest{ID: decided, Wait: time.Second})
+		if err != nil || r.Outcome != txn.OutcomeCommitted || len(r.Pending()) != 1 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if d := time.Since(start); d < time.Second || d > 2*time.Second {
+			t.Errorf("it waited %v", d)
+		}
+		w.dbs["b"].set(func(d *fakeDB) { d.hang = false })
+		w.settled()
+	})
+}
+
+// TestAbandonedKey: callers that have gone away while they waited for a key are not served.
+func TestAbandonedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.open()
+		begin := txn.BeginRequest{Key: "order", Timeout: 10 * time.Second}
+		if _, err := c.Begin(t.Context(), begin); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if _, err := c.Begin(ctx, begin); !errors.Is(err, txn.ErrUnknown) {
+				t.Errorf("a waiting caller hears %v", err)
+			}
+			cancel()
+		}
+		got, err := c.Begin(t.Context(), begin)
+		if err != nil || got.Existing != nil {
+			t.Errorf("%+v, %v", got, err)
+		}
+		all, err := c.List(t.Context(), txn.ListRequest{})
+		if err != nil || len(all) != 1 {
+			t.Errorf("%d transactions hold the key, %v", len(all), err)
+		}
+	})
+}
