@@ -22,11 +22,13 @@ type stumbling struct {
 func (s *stumbling) Commit(
 	ctx context.Context, f txn.Fence, b []participant.Branch,
 ) ([]participant.Finding, error) {
-	if bend := s.commit; bend != nil {
+	found, err := s.fakeDB.Commit(ctx, f, b)
+	if bend := s.commit; bend != nil && err == nil {
+		// It took effect: the branch is not listed any more, and no sweep will ask again.
 		s.commit = nil
-		return bend(make([]participant.Finding, len(b))), nil
+		return bend(found), nil
 	}
-	return s.fakeDB.Commit(ctx, f, b)
+	return found, err
 }
 
 func (s *stumbling) List(ctx context.Context, f txn.Fence) (participant.Listing, error) {
@@ -85,7 +87,10 @@ func TestEachDecisionWaitsForItsOwnSync(t *testing.T) {
 // TestBentAnswers: answers of a commit that prove nothing are asked for again until one does.
 func TestBentAnswers(t *testing.T) {
 	for name, bend := range map[string]func([]participant.Finding) []participant.Finding{
-		"unknown":  func(f []participant.Finding) []participant.Finding { return f },
+		"unknown": func(f []participant.Finding) []participant.Finding {
+			f[0].Standing = txn.StandingUnknown
+			return f
+		},
 		"too few":  func(f []participant.Finding) []participant.Finding { return f[:len(f)-1] },
 		"too many": func(f []participant.Finding) []participant.Finding { return append(f, f...) },
 		"still prepared": func(f []participant.Finding) []participant.Finding {
