@@ -57,9 +57,55 @@ func TestPostgres(t *testing.T) {
 	clitest.Run(t, args...).Want(t, exit.OK, "Nothing is in doubt.")
 }
 
+// TestDecoysSurvive: recovery finishes exactly the branches of this log that have a verdict. A name
+// of somebody else, of another log, in another database, or of a sequence that this log never
+// handed out stays prepared, however much it looks like ours.
+func TestDecoysSurvive(t *testing.T) {
+	dir := clitest.Log(t)
+	_, undecided := leaveInDoubt(t, dir)
+	ours := txn.NameOf(undecided, 7)
+	decoys := map[string]string{
+		"order_981": databases[0],
+		txn.Name{Log: ours.Log ^ 1, Seq: ours.Seq, Branch: 1}.String():     databases[0],
+		txn.Name{Log: ours.Log, Seq: ours.Seq + 1<<20, Branch: 1}.String(): databases[1],
+		ours.String(): "postgres",
+	}
+	for gid, database := range decoys {
+		conn := connect(t, database)
+		sql := "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '" + gid + "'"
+		if _, err := conn.Exec(t.Context(), sql).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			err := srv.Exec(context.Background(), database, "ROLLBACK PREPARED '"+gid+"'")
+			if err != nil {
+				t.Errorf("decoy %s in %s: %v", gid, database, err)
+			}
+		})
+	}
+	t.Setenv("BANK_A", srv.TCPDSN(databases[0]))
+	t.Setenv("BANK_B", srv.TCPDSN(databases[1]))
+	clitest.Run(t, "recover", "--log", dir, "--resource", "bank_a=env:BANK_A", "--resource",
+		"bank_b=env:BANK_B", "--apply").Want(t, exit.No, "LOG_REGRESSION")
+	if n := count(t, prepared); n != len(decoys)-1 {
+		t.Errorf("%d are prepared in the two databases, want the %d decoys", n, len(decoys)-1)
+	}
+	if n := count(t, "SELECT FROM pg_prepared_xacts WHERE gid = '"+ours.String()+"'"); n != 2 {
+		t.Error("the branch in another database was finished")
+	}
+	if n := count(t, "SELECT key FROM done WHERE key = 'decided'"); n == 0 {
+		t.Error("the decided transaction was not finished")
+	}
+}
+
 // leaveInDoubt is the life and death of a coordinator.
 func leaveInDoubt(t *testing.T, dir string) (decided, undecided txn.ID) {
 	t.Helper()
+	for _, database := range databases {
+		if _, err := connect(t, database).Exec(t.Context(), "TRUNCATE done").ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var resources []coordinator.Resource
 	for _, name := range databases {
 		r, err := postgres.New(postgres.Config{Name: name, DSN: srv.DSN(name)})
