@@ -186,9 +186,9 @@ func TestRegressionStops(t *testing.T) {
 			t.Errorf("because %v", c.Err())
 		}
 		w.off(false)
-		calls := len(w.dbs["a"].epochs)
+		calls := len(w.dbs["a"].fences)
 		rest()
-		if more := len(w.dbs["a"].epochs); more != calls {
+		if more := len(w.dbs["a"].fences); more != calls {
 			t.Errorf("%d calls after it stopped", more-calls)
 		}
 	})
@@ -250,6 +250,44 @@ func TestAbandonedKey(t *testing.T) {
 		all, err := c.List(t.Context(), txn.ListRequest{})
 		if err != nil || len(all) != 1 {
 			t.Errorf("%d transactions hold the key, %v", len(all), err)
+		}
+	})
+}
+
+// TestFence: every call says which log, which epoch, and how far the log is durable.
+func TestFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var last uint64
+		for epoch := range txn.Epoch(2) {
+			c := w.open()
+			id, votes := w.begun(c)
+			w.commit(c, id, votes, txn.AckApplied)
+			c.Close()
+			d := w.dbs["a"]
+			f := d.fences[len(d.fences)-1]
+			if f.Log != w.log || f.Epoch != epoch+1 || f.LSN <= last {
+				t.Errorf("fence %+v after position %d", f, last)
+			}
+			last = f.LSN
+		}
+	})
+}
+
+// TestPlanBesideARunningCoordinator: what has no record may be live, and is left.
+func TestPlanBesideARunningCoordinator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.open()
+		w.begun(c)
+		rows, err := c.Plan(t.Context(), nil)
+		if err != nil || len(rows) != 2 {
+			t.Fatalf("%+v, %v", rows, err)
+		}
+		for _, r := range rows {
+			if r.Label != 'F' {
+				t.Errorf("a live branch is judged %s: %s", r.Label, r.Verdict)
+			}
 		}
 	})
 }

@@ -33,7 +33,7 @@ type fakeDB struct {
 	// down: no call gets through. deaf: calls take effect and their replies are lost. hang: calls
 	// wait for their context.
 	down, deaf, hang bool
-	epochs           []txn.Epoch
+	fences           []txn.Fence
 	checks           []participant.Check
 }
 
@@ -85,7 +85,7 @@ func (d *fakeDB) gate(ctx context.Context, f txn.Fence) (done func(error) error,
 		d.mu.Unlock()
 		return nil, errDown
 	}
-	d.epochs = append(d.epochs, f.Epoch)
+	d.fences = append(d.fences, f)
 	return func(err error) error {
 		deaf := d.deaf
 		d.mu.Unlock()

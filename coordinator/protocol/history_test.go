@@ -313,7 +313,11 @@ func (h *history) ready() string {
 		fmt.Fprintf(&b, "%s %s\n", kind, describe(a.Record))
 	}
 	for _, m := range r.Messages {
-		fmt.Fprintf(&b, "send %s %s %d.%d\n", h.m.Name(m.RM), m.Act, m.ID.Seq(), m.Name.Branch)
+		fmt.Fprintf(&b, "send %s %s %d.%d", h.m.Name(m.RM), m.Act, m.ID.Seq(), m.Name.Branch)
+		if m.Evidence.XID != 0 {
+			fmt.Fprintf(&b, " xid %d", m.Evidence.XID)
+		}
+		b.WriteByte('\n')
 	}
 	for _, rep := range r.Replies {
 		fmt.Fprintf(&b, "reply #%d %s\n", rep.Req, describeReply(rep))
