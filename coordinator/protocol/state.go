@@ -89,7 +89,9 @@ func (s *State) applyRange(r RangeRecord) error {
 		)
 	}
 	s.Low, s.High = r.Low, r.High
-	s.holes = slices.DeleteFunc(s.holes, func(h HoleRecord) bool { return h.From < s.Low })
+	// A hole goes only as a whole: as long as a part of it is within the range, no record there
+	// must ever mean abort.
+	s.holes = slices.DeleteFunc(s.holes, func(h HoleRecord) bool { return h.To <= s.Low })
 	s.committed.dropBelow(s.Low)
 	gone := 0
 	for _, k := range s.keyOrder {
@@ -104,7 +106,7 @@ func (s *State) applyRange(r RangeRecord) error {
 }
 
 func (s *State) applyHole(r HoleRecord) error {
-	if r.From >= r.To || r.To > txn.MaxSeq || r.From < s.Low {
+	if r.From >= r.To || r.To <= s.Low || r.To > txn.MaxSeq {
 		return fmt.Errorf("%w: hole [%d, %d) in [%d, %d)", ErrContradiction, r.From, r.To,
 			s.Low, s.High)
 	}

@@ -181,3 +181,27 @@ func TestBitmap(t *testing.T) {
 		}
 	})
 }
+
+// TestHoleAcrossTheLowWaterMark: what is left of a hole stays one, in the state and in its
+// snapshot, and goes when the range has passed it.
+func TestHoleAcrossTheLowWaterMark(t *testing.T) {
+	s := NewState(testLog)
+	mustApply(t, s, HoleRecord{From: 5, To: 20}, RangeRecord{Low: 12, High: 30})
+	again := NewState(testLog)
+	for r := range s.Records() {
+		mustApply(t, again, r)
+	}
+	for name, s := range map[string]*State{"state": s, "snapshot": again} {
+		for q, want := range map[txn.Seq]Says{
+			12: SaysNever, 19: SaysNever, 20: SaysNothing,
+		} {
+			if says, _ := s.Says(txn.NameOf(id(q), 1), txn.Identity{}, s.High); says != want {
+				t.Errorf("%s: %d says %d, want %d", name, q, says, want)
+			}
+		}
+		mustApply(t, s, RangeRecord{Low: 20, High: 30})
+		if s.Lost(19) || s.Lost(20) {
+			t.Errorf("%s: the hole outlives the range", name)
+		}
+	}
+}
