@@ -117,6 +117,8 @@ func (m *Machine) knownKey(e Begin, key Key) bool {
 		return false
 	case t.key.Body != key.Body:
 		m.reply(Reply{Req: e.Req, Err: keyReused()})
+	case t.state == txn.StateHeuristic:
+		m.reply(Reply{Req: e.Req, Begun: &txn.Begun{ID: t.id, Existing: m.result(t)}})
 	case len(t.keyWaiters) >= m.cfg.MaxWaiters:
 		m.reply(Reply{Req: e.Req, Err: txn.Refusef(txn.ReasonKeyBusy, "idempotency_key",
 			"its transaction %s is still running, and %d callers wait for it already (the limit)",

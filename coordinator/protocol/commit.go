@@ -38,8 +38,10 @@ func (m *Machine) commit(e Commit) {
 			m.takeVote(t, v, true)
 		}
 	}
-	m.askVotes(t)
-	m.decide(t)
+	if !m.onePhase(t) {
+		m.askVotes(t)
+		m.decide(t)
+	}
 	m.arm(t)
 }
 
@@ -185,6 +187,11 @@ func (m *Machine) decide(t *transaction) {
 
 // commitDurable is the commit point: the decision may be told, and phase two begins.
 func (m *Machine) commitDurable(t *transaction) {
+	if t != nil && t.plan == txn.PlanOnePhase && t.state == txn.StateCommitting {
+		m.releaseKey(t)
+		m.settle(t)
+		return
+	}
 	if t == nil || t.state != txn.StateDeciding {
 		panic("protocol: a commit became durable that nobody decided")
 	}
@@ -214,12 +221,20 @@ func (m *Machine) resume(d *Decided) {
 		id: d.Commit.ID, label: d.Commit.Label, state: txn.StateCommitting, plan: d.Commit.Plan,
 		begun: m.now, closed: true, resumed: true, key: d.Commit.Key,
 	}
+	state := txn.BranchPrepared
+	switch {
+	case d.Asking:
+		t.state, state = txn.StateInDoubt, txn.BranchEnlisted
+	case t.plan == txn.PlanOnePhase:
+		// Its resource had proven the commit before the record was written.
+		state = txn.BranchCommitted
+	}
 	for _, c := range d.Commit.Branches {
 		t.grow(c.Branch)
 		*t.branch(c.Branch) = branch{
 			no:       c.Branch,
 			rm:       c.RM,
-			state:    txn.BranchPrepared,
+			state:    state,
 			evidence: c.Evidence,
 		}
 	}
@@ -238,6 +253,9 @@ func (m *Machine) resume(d *Decided) {
 	}
 	m.live[t.id] = t
 	m.active++
+	if t.asking() {
+		m.inquire(t)
+	}
 	m.phaseTwo(t)
 	m.settle(t)
 }

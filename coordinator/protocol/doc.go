@@ -25,6 +25,10 @@
 //	   ├──ReadOnly──▶ READ_ONLY
 //	   └──No────────▶ ROLLED_BACK ◀──ROLLBACK PREPARED── PREPARED
 //
+// A transaction in which one branch wrote, that is not prepared, may be committed in one phase: the
+// diagram is in onephase.go. It is DECIDING until its resource has answered, and IN_DOUBT after a
+// restart until then.
+//
 // # The rules that the code is arranged around
 //
 //   - Only decisions to commit are forced. Begin, votes and aborts leave no record, and no record

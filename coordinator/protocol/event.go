@@ -26,6 +26,8 @@ type Register struct {
 	// Floor is what Seen said before the resource was asked who it is.
 	Floor  txn.Position
 	Accept bool
+	// OnePhase says that it can commit a branch in one step, without preparing it.
+	OnePhase bool
 }
 
 // Begin starts a transaction or, with Request.ID set, enlists in one.
@@ -63,7 +65,7 @@ type Voted struct {
 	Vote txn.BranchVote
 }
 
-// Finished is a resource's answer to a Commit or Rollback message.
+// Finished is a resource's answer to every message but a Prepare.
 type Finished struct {
 	ID       txn.ID
 	Branch   txn.BranchNo
@@ -100,6 +102,13 @@ type Persisted struct{ Index uint64 }
 // Room says whether the log has room for new work, beyond the reserve that decisions may use.
 type Room struct{ Available bool }
 
+// Cancel says that whoever sent an event has gone away and wants no reply. What the event has done
+// stays done; a Begin that still waits for a key or for sequences does nothing any more.
+type Cancel struct {
+	// Of is the event, with its Req.
+	Of Event
+}
+
 // Drain refuses new transactions from now on. Those that run go on.
 type Drain struct{}
 
@@ -114,6 +123,7 @@ func (Finished) isEvent()  {}
 func (Swept) isEvent()     {}
 func (Persisted) isEvent() {}
 func (Room) isEvent()      {}
+func (Cancel) isEvent()    {}
 func (Drain) isEvent()     {}
 
 // Act is what a message asks of a resource.
@@ -124,9 +134,23 @@ const (
 	ActPrepare Act = iota
 	ActCommit
 	ActRollback
+	// ActOnePhase commits a branch that is not prepared. Its own commit is the decision.
+	ActOnePhase
+	// ActInquire asks where a branch stands and changes nothing.
+	ActInquire
 )
 
-func (a Act) String() string { return [...]string{"PREPARE", "COMMIT", "ROLLBACK"}[a] }
+// Acts is the number of acts.
+const Acts = 5
+
+func (a Act) String() string {
+	return [Acts]string{"PREPARE", "COMMIT", "ROLLBACK", "ONE_PHASE", "INQUIRE"}[a]
+}
+
+// Lasting says whether a message must be repeated until its resource has proven an end: what it
+// asks is decided, or its answer is the decision. The others are asked once, and again by a later
+// event.
+func (a Act) Lasting() bool { return a == ActCommit || a == ActOnePhase || a == ActInquire }
 
 // Ready is what the machine wants done, in the order of each slice. The driver takes it after each
 // event, or after several.
@@ -148,9 +172,9 @@ type Append struct {
 	Forced bool
 }
 
-// Message asks one resource about one branch. The driver repeats a Commit message until its
-// resource has proven an end (StandingCommitted, StandingRolledBack, StandingGone), and hands every
-// answer back.
+// Message asks one resource about one branch. The driver repeats one whose act is Lasting until its
+// resource has proven an end (StandingCommitted, StandingRolledBack, StandingGone; for an inquiry
+// StandingPrepared too), and hands every answer back.
 type Message struct {
 	Act      Act
 	RM       RM

@@ -6,7 +6,7 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// finished takes a resource's answer to a Commit or Rollback message.
+// finished takes a resource's answer to a message that is no Prepare.
 func (m *Machine) finished(e Finished) {
 	t := m.live[e.ID]
 	if t == nil {
@@ -16,6 +16,8 @@ func (m *Machine) finished(e Finished) {
 	b := t.branch(e.Branch)
 	switch {
 	case b == nil || b.rm == 0:
+	case (e.Act == ActOnePhase || e.Act == ActInquire) && t.asking():
+		m.onePhaseFinished(t, b, e)
 	case e.Act == ActCommit && t.decided():
 		m.commitFinished(t, b, e)
 	case e.Act == ActRollback && (t.state == txn.StateRollingBack || t.state == txn.StateHeuristic):
@@ -94,18 +96,27 @@ func (m *Machine) heuristicDurable(r HeuristicRecord) {
 	if b.state == txn.BranchPrepared && t.decided() {
 		m.resources[b.rm-1].pending--
 	}
+	if t.asking() {
+		m.resources[b.rm-1].pending--
+	}
 	b.state, b.forced, b.lastErr = r.What, false, r.Reason
 	m.note(Note{Kind: NoteAlarm, ID: t.id, Name: txn.NameOf(t.id, b.no), RM: b.rm,
 		Reason: fmt.Sprintf("%s: %s", r.What, r.Reason)})
 	m.settle(t)
+	// Its key is not free, and those who wait for it are told why.
+	waiting := t.keyWaiters
+	t.keyWaiters = nil
+	for _, e := range waiting {
+		m.begin(e)
+	}
 }
 
 // settle ends the transaction when every branch has reached its end, and tells those who wait what
 // may be told. A heuristic branch keeps it in memory, and in the log, until a person has dealt with
 // it.
 func (m *Machine) settle(t *transaction) {
-	if t.settled() && (t.decided() || t.state == txn.StateRollingBack) &&
-		t.state != txn.StateHeuristic {
+	over := t.decided() || t.asking() || t.state == txn.StateRollingBack
+	if t.settled() && over && t.state != txn.StateHeuristic {
 		switch {
 		case t.heuristic() != txn.OutcomeUnknown:
 			t.state = txn.StateHeuristic
@@ -119,7 +130,7 @@ func (m *Machine) settle(t *transaction) {
 			if t.plan == txn.PlanNone {
 				// Nothing was written and nothing was logged: its outcome is kept for those who ask
 				// soon.
-				m.recent.add(*m.result(t))
+				m.readOnly.add(*m.result(t))
 			} else {
 				m.ended = append(m.ended, t.id)
 			}
@@ -132,12 +143,13 @@ func (m *Machine) settle(t *transaction) {
 
 // answer replies to the waiters who can be told now, and keeps the others.
 func (m *Machine) answer(t *transaction) {
-	if t.undecided() || t.state == txn.StateDeciding {
+	if t.undecided() || t.state == txn.StateDeciding && !t.asking() {
 		return
 	}
 	keep := t.waiters[:0]
 	for _, w := range t.waiters {
-		if t.state == txn.StateCommitting && w.ack == txn.AckApplied && m.now < w.until {
+		unapplied := t.state == txn.StateCommitting && w.ack == txn.AckApplied && !t.settled()
+		if (unapplied || t.asking()) && m.now < w.until {
 			keep = append(keep, w)
 			continue
 		}
@@ -193,7 +205,8 @@ func (m *Machine) rollback(e Rollback) {
 	case t.decided():
 		m.reply(Reply{Req: e.Req, Err: m.notRunning(e.ID, "roll back")})
 	default:
-		m.wait(t, waiter{req: e.Req, ack: txn.AckDecided, rollback: true})
+		m.wait(t, waiter{req: e.Req, ack: txn.AckDecided, rollback: true,
+			wait: Instant(txn.DefaultWait)})
 		m.answer(t)
 	}
 }
@@ -235,8 +248,10 @@ func (m *Machine) known(id txn.ID) *txn.Result {
 			Plan:    txn.PlanClassic,
 		}
 	}
-	if r, ok := m.recent.byID[id]; ok {
-		return &r
+	for _, past := range []*recent{&m.recent, &m.readOnly} {
+		if r, ok := past.byID[id]; ok {
+			return &r
+		}
 	}
 	return &txn.Result{ID: id, State: txn.StateRolledBack, Outcome: txn.OutcomeRolledBack,
 		Cause: txn.CausePresumed, Reason: "the log holds no decision to commit it"}
@@ -278,6 +293,12 @@ func (m *Machine) notRunning(id txn.ID, act string) error {
 		return &txn.Refusal{Reason: txn.ReasonRolledBack, Field: "transaction_id",
 			Message: fmt.Sprintf("cannot %s %s: it is over or its time is up", act, id),
 			Effect:  "it was or is being rolled back, and none of its changes remain"}
+	}
+	if t := m.live[id]; t != nil && t.plan == txn.PlanOnePhase && t.heuristic() != 0 {
+		return &txn.Refusal{Reason: txn.ReasonAlreadyDecided, Field: "transaction_id",
+			Message: fmt.Sprintf("cannot %s %s: its only branch was told to commit, and nothing "+
+				"proves how that ended (%s)", act, id, r.Outcome),
+			Effect: "this request changed nothing; a person has to look at the data"}
 	}
 	if t := m.live[id]; t != nil && t.plan == txn.PlanUnset {
 		return &txn.Refusal{Reason: txn.ReasonRolledBack, Field: "transaction_id",

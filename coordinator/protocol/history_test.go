@@ -33,6 +33,7 @@ type history struct {
 	durable []Record
 	now     Instant
 	req     ReqID
+	asked   map[ReqID]Event
 }
 
 func (h *history) step(t *testing.T, d *datadriven.TestData) string {
@@ -45,13 +46,14 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 	case "resource":
 		name := h.arg(d, "name")
 		h.m.Step(Register{Req: h.nextReq(), Name: name, Kind: "test", Identity: h.identity(d, name),
-			Position: h.position(d), Floor: h.m.Seen(h.m.RM(name)), Accept: d.HasArg("accept")})
+			Position: h.position(d), Floor: h.m.Seen(h.m.RM(name)), Accept: d.HasArg("accept"),
+			OnePhase: d.HasArg("onephase")})
 	case "begin":
-		h.m.Step(Begin{Req: h.nextReq(), Request: h.beginRequest(d)})
+		h.ask(Begin{Req: h.nextReq(), Request: h.beginRequest(d)})
 	case "commit":
-		h.m.Step(Commit{Req: h.nextReq(), Request: h.commitRequest(d)})
+		h.ask(Commit{Req: h.nextReq(), Request: h.commitRequest(d)})
 	case "rollback":
-		h.m.Step(Rollback{Req: h.nextReq(), ID: h.id(d), Reason: h.arg(d, "reason")})
+		h.ask(Rollback{Req: h.nextReq(), ID: h.id(d), Reason: h.arg(d, "reason")})
 	case "ask":
 		h.m.Step(Ask{Req: h.nextReq(), ID: h.id(d)})
 	case "voted":
@@ -73,6 +75,8 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 		h.m.Step(Tick{Now: h.now})
 	case "room":
 		h.m.Step(Room{Available: h.arg(d, "available") == "true"})
+	case "cancel":
+		h.m.Step(Cancel{Of: h.asked[ReqID(h.num(d, "req", 0))]})
 	case "drain":
 		h.m.Step(Drain{})
 	default:
@@ -98,7 +102,7 @@ func (h *history) start(d *datadriven.TestData) string {
 	h.m = New(NewState(testLog), h.cfg, 0)
 	for _, name := range []string{"a", "b"} {
 		h.m.Step(Register{Name: name, Kind: "test", Identity: h.identity(d, name),
-			Position: txn.Position{Timeline: 1, LSN: 100}})
+			Position: txn.Position{Timeline: 1, LSN: 100}, OnePhase: d.HasArg("onephase")})
 	}
 	h.ready()
 	h.persist()
@@ -133,6 +137,15 @@ func (h *history) persist() {
 		h.m.Step(Persisted{Index: a.Index})
 	}
 	h.pending = nil
+}
+
+// ask hands over the event of a caller, who may cancel it.
+func (h *history) ask(e Event) {
+	if h.asked == nil {
+		h.asked = map[ReqID]Event{}
+	}
+	h.asked[h.req] = e
+	h.m.Step(e)
 }
 
 func (h *history) nextReq() ReqID {
@@ -264,6 +277,10 @@ func (h *history) answer(d *datadriven.TestData) Finished {
 		f.Act = ActCommit
 	case "rollback":
 		f.Act = ActRollback
+	case "onephase":
+		f.Act = ActOnePhase
+	case "inquire":
+		f.Act = ActInquire
 	}
 	for s := txn.StandingUnknown; s <= txn.StandingForeign; s++ {
 		if strings.EqualFold(s.String(), h.arg(d, "standing")) {
@@ -341,6 +358,12 @@ func describe(r Record) string {
 			branches = append(branches, fmt.Sprintf("%d@%d xid %d", b.Branch, b.RM, b.Evidence.XID))
 		}
 		return fmt.Sprintf("COMMIT %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
+	case OnePhaseRecord:
+		return fmt.Sprintf("ONE_PHASE %d {%d@%d}", r.ID.Seq(), r.Branch.Branch, r.Branch.RM)
+	case AbortRecord:
+		return fmt.Sprintf("ABORT %d", r.ID.Seq())
+	case MarkRecord:
+		return fmt.Sprintf("MARK %d at %s", r.Next, time.Duration(r.Uptime))
 	case EndRecord:
 		var seqs []string
 		for _, id := range r.IDs {

@@ -23,6 +23,8 @@ const (
 	SaysForeign
 	// SaysAborting: rolled back, and its branches are being told.
 	SaysAborting
+	// SaysOnePhase: its only branch was, or was about to be, told to commit without being prepared.
+	SaysOnePhase
 )
 
 // Facts is what is known about one branch of one resource: the log's side and the resource's.
@@ -68,12 +70,19 @@ const (
 //	@C  commit                   ROLLED_BACK, by proof        heuristic rollback
 //	@D  commit                   GONE, nothing proves how     heuristic hazard
 //	@K  commit and end           PREPARED (failed over)       commit again, alarm
+//	@Q  one-phase                COMMITTED, by proof          acknowledge
+//	@Q  one-phase                ROLLED_BACK, by proof        record the abort
+//	@Q  one-phase                PREPARED                     it did not commit: roll back
+//	@Q  one-phase                GONE, nothing proves how     hazard
 //	@E  nothing, earlier epoch   PREPARED                     roll back: presumed abort
 //	@G  nothing, this epoch      PREPARED (a late PREPARE)    roll back
 //	@V  nothing, or end          not prepared                 nothing to do
 //
-// Not here: @M to @R belong to plans that log an intent, a one-phase record or a marker; @U, a log
-// that is damaged before its tail, refuses to open and so never comes to a judgement.
+// Not here: @M to @P and @R belong to plans that log an intent or a marker; @U, a log that is
+// damaged before its tail, refuses to open and so never comes to a judgement.
+//
+// @Q is for an inquiry by a later epoch than the one that asked for the commit: that inquiry has
+// fenced the older request, so what it finds prepared can no longer commit by itself.
 func Judge(f Facts) (Label, Verdict) {
 	prepared := f.Standing == txn.StandingPrepared
 	switch {
@@ -99,6 +108,8 @@ func Judge(f Facts) (Label, Verdict) {
 		return 'C', VerdictHeuristicRollback
 	case f.Says == SaysCommit && f.Standing == txn.StandingGone:
 		return 'D', VerdictHazard
+	case f.Says == SaysOnePhase:
+		return 'Q', judgeOnePhase(f.Standing)
 	case f.Says == SaysEnded && prepared:
 		return 'K', VerdictCommit
 	case (f.Says == SaysNothing || f.Says == SaysAborting) && prepared && f.Older:
@@ -107,6 +118,16 @@ func Judge(f Facts) (Label, Verdict) {
 		return 'G', VerdictRollback
 	}
 	return 'V', VerdictLeave
+}
+
+func judgeOnePhase(s txn.Standing) Verdict {
+	switch s {
+	case txn.StandingCommitted:
+		return VerdictAcknowledge
+	case txn.StandingRolledBack, txn.StandingPrepared:
+		return VerdictRollback
+	}
+	return VerdictHazard
 }
 
 // Because explains a label to an operator.
@@ -136,6 +157,8 @@ func (l Label) Because() string {
 		return "committed and ended, and prepared again: a failover brought it back"
 	case 'L':
 		return "the log holds a commit of this transaction that does not list this branch"
+	case 'Q':
+		return "its commit was left to this resource alone, which says how it ended"
 	case 'S':
 		return "the resource could not be asked"
 	case 'T':
@@ -171,12 +194,16 @@ func (s *State) Says(n txn.Name, at txn.Identity, next txn.Seq) (says Says, list
 	}
 	id := n.ID()
 	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset {
+		says = SaysCommit
+		if d.Asking {
+			says = SaysOnePhase
+		}
 		for _, b := range d.Commit.Branches {
 			if b.Branch == n.Branch && s.resources[b.RM-1].Identity == at {
-				return SaysCommit, true
+				return says, true
 			}
 		}
-		return SaysCommit, false
+		return says, false
 	}
 	switch {
 	case n.Log != s.Log:

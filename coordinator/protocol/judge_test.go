@@ -17,6 +17,7 @@ func TestJudge(t *testing.T) {
 		foreign    = txn.StandingForeign
 		unknown    = txn.StandingUnknown
 	)
+	const onePhase = SaysOnePhase
 	const (
 		undone   = VerdictHeuristicRollback
 		rollBack = VerdictRollback
@@ -51,6 +52,11 @@ func TestJudge(t *testing.T) {
 		{"unreachable, no record", facts(SaysNothing, unknown, false, true), 'S', leave},
 		{"another server", facts(SaysCommit, held, true, false), 'T', leave},
 		{"another server, no record", facts(SaysNothing, held, false, true), 'T', leave},
+		{"one phase, committed", facts(onePhase, committed, true, true), 'Q', VerdictAcknowledge},
+		{"one phase, rolled back", facts(onePhase, rolledBack, true, true), 'Q', rollBack},
+		{"one phase, prepared", facts(onePhase, prepared, true, true), 'Q', rollBack},
+		{"one phase, gone", facts(onePhase, gone, true, true), 'Q', VerdictHazard},
+		{"one phase, unreachable", facts(onePhase, unknown, true, true), 'S', leave},
 		{"over and gone", facts(SaysNothing, gone, false, false), 'V', leave},
 	} {
 		label, verdict := Judge(c.facts)
@@ -67,13 +73,15 @@ func TestJudge(t *testing.T) {
 // record can mean abort, and acknowledged only by proof.
 func TestJudgeNeverGuesses(t *testing.T) {
 	const prepared = txn.StandingPrepared
-	for says := SaysNothing; says <= SaysAborting; says++ {
+	for says := SaysNothing; says <= SaysOnePhase; says++ {
 		for standing := txn.StandingUnknown; standing <= txn.StandingForeign; standing++ {
 			for i := range 4 {
 				f := Facts{Says: says, Standing: standing, Listed: i&1 == 1, Older: i&2 == 2}
 				_, v := Judge(f)
 				unrecorded := says == SaysNothing || says == SaysAborting
-				if v == VerdictRollback && !(unrecorded && standing == prepared) {
+				undone := says == SaysOnePhase &&
+					(standing == prepared || standing == txn.StandingRolledBack)
+				if v == VerdictRollback && !undone && !(unrecorded && standing == prepared) {
 					t.Errorf("%+v is rolled back", f)
 				}
 				decided := says == SaysEnded || says == SaysCommit && f.Listed

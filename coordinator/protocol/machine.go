@@ -34,8 +34,12 @@ type Machine struct {
 	resources []*resource
 	byName    map[string]*resource
 	ended     []txn.ID
-	recent    recent
-	marks     []mark
+	// recent holds rollbacks, readOnly the transactions that wrote nothing.
+	recent, readOnly recent
+	// The log had been run for uptime when this epoch began, at started. marks count in this time,
+	// which no clock can set.
+	started, uptime Instant
+	marks           []MarkRecord
 	// forgetBelow is how far the retention alone would let outcomes go.
 	forgetBelow txn.Seq
 	retainAt    Instant
@@ -58,6 +62,8 @@ type resource struct {
 	suspects map[txn.Name]suspect
 	// refused: whoever answers at its address was refused at the last registration.
 	refused bool
+	// onePhase: it can commit a branch without preparing it.
+	onePhase bool
 	// held: its last listing came from somewhere else, and that has been told.
 	held bool
 	// swept counts its listings; todo is how many names the last one had a verdict for.
@@ -74,12 +80,6 @@ type suspect struct {
 	since Instant
 }
 
-// mark remembers how far sequences had come at some instant, for the retention of outcomes.
-type mark struct {
-	at  Instant
-	seq txn.Seq
-}
-
 // New makes the machine of an epoch from what the log says. Its first Ready takes up every commit
 // without an end, and reserves sequences; what has no record is, from now on, rolled back.
 func New(state *State, cfg Config, now Instant) *Machine {
@@ -87,7 +87,10 @@ func New(state *State, cfg Config, now Instant) *Machine {
 		cfg: cfg.WithDefaults(), state: state, now: now, room: true,
 		first: state.High, next: state.High,
 		live: map[txn.ID]*transaction{}, keyed: map[[16]byte]*transaction{},
-		byName: map[string]*resource{}, marks: []mark{{now, state.High}},
+		byName: map[string]*resource{}, started: now, marks: slices.Clone(state.marks),
+	}
+	if n := len(m.marks); n > 0 {
+		m.uptime = m.marks[n-1].Uptime
 	}
 	for _, r := range state.resources {
 		m.addResource(r).durable = true
@@ -136,6 +139,8 @@ func (m *Machine) Step(e Event) {
 		m.persisted(e.Index)
 	case Room:
 		m.room = e.Available
+	case Cancel:
+		m.cancel(e.Of)
 	case Drain:
 		m.draining = true
 	default:
@@ -242,6 +247,10 @@ func (m *Machine) persisted(index uint64) {
 		switch r := r.(type) {
 		case CommitRecord:
 			m.commitDurable(m.live[r.ID])
+		case OnePhaseRecord:
+			m.onePhaseDurable(m.live[r.ID])
+		case AbortRecord:
+			m.abortDurable(m.live[r.ID])
 		case RangeRecord:
 			m.rangeDurable(r)
 		case ResourceRecord:
@@ -305,7 +314,7 @@ func (m *Machine) register(e Register) {
 		return
 	}
 	rec.RM = r.RM
-	r.refused = false
+	r.refused, r.onePhase = false, e.OnePhase
 	if r.Identity == e.Identity && !e.Accept {
 		rec.Position = later(e.Position, r.seen)
 	} else {

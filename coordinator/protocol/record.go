@@ -6,8 +6,7 @@ import "github.com/gavel-tx/gavel/txn"
 // name.
 type RM uint16
 
-// Record is what the log keeps. Package coordinator/record knows the bytes. The numbers of INTENT,
-// ABORT and ONE_PHASE are reserved there for plans that force them.
+// Record is what the log keeps. Package coordinator/record knows the bytes.
 type Record interface{ isRecord() }
 
 // OpenRecord is the first record of an epoch: who runs it. Nothing depends on it but people.
@@ -52,6 +51,20 @@ type CommitBranch struct {
 	Evidence txn.Evidence
 }
 
+// OnePhaseRecord says that the only branch with work is about to be asked to commit without being
+// prepared. Its resource decides: until COMMIT or ABORT is recorded, no record does not mean abort.
+type OnePhaseRecord struct {
+	ID    txn.ID
+	Label string
+	Key   Key
+	// Branch has, as evidence, who its resource was and how far its history had come.
+	Branch CommitBranch
+}
+
+// AbortRecord says that the resource of a OnePhaseRecord has proven that the branch did not commit
+// and never will.
+type AbortRecord struct{ ID txn.ID }
+
 // EndRecord says that every branch of these commits is proven finished, so that a restart need not
 // ask.
 type EndRecord struct{ IDs []txn.ID }
@@ -79,6 +92,13 @@ type AdoptedRecord struct {
 // ever.
 type HoleRecord struct{ From, To txn.Seq }
 
+// MarkRecord says how far sequences had come when the log had been run for Uptime, over all its
+// epochs: what was begun before is at least that much older. Retention is counted by it.
+type MarkRecord struct {
+	Uptime Instant
+	Next   txn.Seq
+}
+
 // OutcomesRecord is the committed set of a snapshot: bit i of Bits stands for sequence First+i.
 type OutcomesRecord struct {
 	First txn.Seq
@@ -95,12 +115,15 @@ func (OpenRecord) isRecord()      {}
 func (RangeRecord) isRecord()     {}
 func (ResourceRecord) isRecord()  {}
 func (CommitRecord) isRecord()    {}
+func (OnePhaseRecord) isRecord()  {}
+func (AbortRecord) isRecord()     {}
 func (EndRecord) isRecord()       {}
 func (HeuristicRecord) isRecord() {}
 func (OutcomesRecord) isRecord()  {}
 func (KeyRecord) isRecord()       {}
 func (AdoptedRecord) isRecord()   {}
 func (HoleRecord) isRecord()      {}
+func (MarkRecord) isRecord()      {}
 
 // Key is an idempotency key: half a SHA-256 of the key and of the body that it stands for. The zero
 // Key means that the transaction has none.

@@ -30,12 +30,15 @@ type State struct {
 	keyOrder  []KeyRecord            // the same, oldest first
 	holes     []HoleRecord           // ranges that a lost epoch handed out
 	adopted   []AdoptedRecord        // logs whose decisions came along
+	marks     []MarkRecord           // how old sequences are, oldest first
 }
 
 // Decided is a commit whose end is not recorded: its branches must be committed, or are a matter
 // for an operator.
 type Decided struct {
 	Commit CommitRecord
+	// Asking: only a OnePhaseRecord is there, and its resource has to be asked how it ended.
+	Asking bool
 	// Heuristics holds the recorded contradictions, at most one for each branch.
 	Heuristics []HeuristicRecord
 }
@@ -59,6 +62,10 @@ func (s *State) Apply(r Record) error {
 		return s.applyResource(r)
 	case CommitRecord:
 		return s.applyCommit(r)
+	case OnePhaseRecord:
+		return s.applyOnePhase(r)
+	case AbortRecord:
+		return s.applyAbort(r)
 	case EndRecord:
 		return s.applyEnd(r)
 	case HeuristicRecord:
@@ -70,6 +77,8 @@ func (s *State) Apply(r Record) error {
 		return nil
 	case HoleRecord:
 		return s.applyHole(r)
+	case MarkRecord:
+		return s.applyMark(r)
 	case AdoptedRecord:
 		s.adopted = append(s.adopted, r)
 		return nil
@@ -105,6 +114,31 @@ func (s *State) applyRange(r RangeRecord) error {
 	return nil
 }
 
+// maxMarks bounds the marks. Beyond it every second one goes, and outcomes live a little longer.
+const maxMarks = 128
+
+func (s *State) applyMark(r MarkRecord) error {
+	if n := len(s.marks); n > 0 && (r.Uptime < s.marks[n-1].Uptime || r.Next < s.marks[n-1].Next) {
+		return fmt.Errorf("%w: mark %d at %d after %d at %d", ErrContradiction,
+			r.Next, r.Uptime, s.marks[n-1].Next, s.marks[n-1].Uptime)
+	}
+	s.marks = append(s.marks, r)
+	// One mark below the low-water mark is enough: the newest of them.
+	for len(s.marks) > 1 && s.marks[1].Next <= s.Low {
+		s.marks = s.marks[1:]
+	}
+	if len(s.marks) > maxMarks {
+		keep := s.marks[:0]
+		for i, m := range s.marks {
+			if i%2 == 1 || i == len(s.marks)-1 {
+				keep = append(keep, m)
+			}
+		}
+		s.marks = keep
+	}
+	return nil
+}
+
 func (s *State) applyHole(r HoleRecord) error {
 	if r.From >= r.To || r.To <= s.Low || r.To > txn.MaxSeq {
 		return fmt.Errorf("%w: hole [%d, %d) in [%d, %d)", ErrContradiction, r.From, r.To,
@@ -134,11 +168,27 @@ func (s *State) applyResource(r ResourceRecord) error {
 }
 
 func (s *State) applyCommit(r CommitRecord) error {
-	if s.open[r.ID] != nil || s.Committed(r.ID) {
+	d := s.open[r.ID]
+	answered := d != nil && d.Asking && len(d.Heuristics) == 0 && r.Plan == txn.PlanOnePhase
+	if d != nil && !answered || s.Committed(r.ID) {
 		return fmt.Errorf("%w: %s is committed twice", ErrContradiction, r.ID)
 	}
-	own := r.ID.Log() == s.Log
-	if own && (r.ID.Seq() < s.Low || r.ID.Seq() >= s.High) {
+	if err := s.checkDecision(r); err != nil {
+		return err
+	}
+	s.open[r.ID] = &Decided{Commit: r}
+	if r.ID.Log() == s.Log {
+		s.committed.set(r.ID.Seq())
+	}
+	if !r.Key.IsZero() {
+		s.retainKey(KeyRecord{Key: r.Key, ID: r.ID})
+	}
+	return nil
+}
+
+// checkDecision refuses what names a sequence or a branch that cannot be.
+func (s *State) checkDecision(r CommitRecord) error {
+	if r.ID.Log() == s.Log && (r.ID.Seq() < s.Low || r.ID.Seq() >= s.High) {
 		return fmt.Errorf(
 			"%w: commit of %s outside [%d, %d)",
 			ErrContradiction,
@@ -155,19 +205,33 @@ func (s *State) applyCommit(r CommitRecord) error {
 			return fmt.Errorf("%w: commit of %s names branch %d", ErrContradiction, r.ID, b.Branch)
 		}
 	}
-	s.open[r.ID] = &Decided{Commit: r}
-	if own {
-		s.committed.set(r.ID.Seq())
+	return nil
+}
+
+func (s *State) applyOnePhase(r OnePhaseRecord) error {
+	if s.open[r.ID] != nil || s.Committed(r.ID) {
+		return fmt.Errorf("%w: %s begins to commit twice", ErrContradiction, r.ID)
 	}
-	if !r.Key.IsZero() {
-		s.retainKey(KeyRecord{Key: r.Key, ID: r.ID})
+	c := CommitRecord{ID: r.ID, Plan: txn.PlanOnePhase, Label: r.Label, Key: r.Key,
+		Branches: []CommitBranch{r.Branch}}
+	if err := s.checkDecision(c); err != nil {
+		return err
 	}
+	s.open[r.ID] = &Decided{Commit: c, Asking: true}
+	return nil
+}
+
+func (s *State) applyAbort(r AbortRecord) error {
+	if d := s.open[r.ID]; d == nil || !d.Asking || len(d.Heuristics) > 0 {
+		return fmt.Errorf("%w: abort of %s, which nobody was asked about", ErrContradiction, r.ID)
+	}
+	delete(s.open, r.ID)
 	return nil
 }
 
 func (s *State) applyEnd(r EndRecord) error {
 	for _, id := range r.IDs {
-		if s.open[id] == nil {
+		if d := s.open[id]; d == nil || d.Asking {
 			return fmt.Errorf("%w: end of %s, which is not open", ErrContradiction, id)
 		}
 		delete(s.open, id)
@@ -225,7 +289,7 @@ func (s *State) retainKey(k KeyRecord) {
 // Committed says whether the log holds the decision to commit id. False means "not in this log",
 // which is a rollback only inside the known range and only to somebody who owns the log.
 func (s *State) Committed(id txn.ID) bool {
-	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset {
+	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset && !d.Asking {
 		return true
 	}
 	return id.Log() == s.Log && s.committed.has(id.Seq())
@@ -279,13 +343,18 @@ func (s *State) Records() iter.Seq[Record] {
 				return
 			}
 		}
+		for _, k := range s.marks {
+			if !yield(k) {
+				return
+			}
+		}
 		for _, k := range s.keyOrder {
 			if !yield(k) {
 				return
 			}
 		}
 		for _, d := range s.OpenDecisions() {
-			if d.Commit.Plan != txn.PlanUnset && !yield(d.Commit) {
+			if r := d.record(); r != nil && !yield(r) {
 				return
 			}
 			for _, h := range d.Heuristics {
@@ -296,6 +365,18 @@ func (s *State) Records() iter.Seq[Record] {
 		}
 		s.committed.records(yield)
 	}
+}
+
+// record is what made d, or nil for an abort that somebody contradicted.
+func (d *Decided) record() Record {
+	c := d.Commit
+	switch {
+	case c.Plan == txn.PlanUnset:
+		return nil
+	case d.Asking:
+		return OnePhaseRecord{ID: c.ID, Label: c.Label, Key: c.Key, Branch: c.Branches[0]}
+	}
+	return c
 }
 
 // Inheritance is what a log takes over from this one, whose absences of records nobody may trust:
@@ -310,6 +391,9 @@ func (s *State) Inheritance(lsn uint64) iter.Seq[Record] {
 			switch c := r.(type) {
 			case ResourceRecord, HeuristicRecord, AdoptedRecord:
 			case CommitRecord:
+				c.Key = Key{}
+				r = c
+			case OnePhaseRecord:
 				c.Key = Key{}
 				r = c
 			default:

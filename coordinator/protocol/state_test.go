@@ -205,3 +205,96 @@ func TestHoleAcrossTheLowWaterMark(t *testing.T) {
 		}
 	}
 }
+
+// TestOnePhaseRecords: a ONE_PHASE is ended once, by what its resource said, and nothing else ends
+// it.
+func TestOnePhaseRecords(t *testing.T) {
+	id := txn.NewID(testLog, 1)
+	branch := CommitBranch{Branch: 1, RM: 1}
+	one := OnePhaseRecord{ID: id, Label: "l", Key: Key{Hash: [16]byte{1}}, Branch: branch}
+	commit := CommitRecord{ID: id, Plan: txn.PlanOnePhase, Branches: []CommitBranch{branch}}
+	classic := commit
+	classic.Plan = txn.PlanClassic
+	unknown := OnePhaseRecord{ID: id, Branch: CommitBranch{Branch: 1, RM: 2}}
+	beyond := OnePhaseRecord{ID: txn.NewID(testLog, 99), Branch: branch}
+	hazard := HeuristicRecord{ID: id, Branch: 1, RM: 1, What: txn.BranchHeuristicHazard}
+	end := EndRecord{IDs: []txn.ID{id}}
+	for name, c := range map[string]struct {
+		records []Record
+		ok      bool
+	}{
+		"committed":              {[]Record{one, commit, end}, true},
+		"aborted":                {[]Record{one, AbortRecord{id}}, true},
+		"hazard":                 {[]Record{one, hazard}, true},
+		"twice":                  {[]Record{one, one}, false},
+		"classic":                {[]Record{one, classic}, false},
+		"ended without a word":   {[]Record{one, end}, false},
+		"aborted without asking": {[]Record{AbortRecord{id}}, false},
+		"aborted and committed":  {[]Record{one, commit, AbortRecord{id}}, false},
+		"committed twice":        {[]Record{one, commit, commit}, false},
+		"a hazard is final":      {[]Record{one, hazard, AbortRecord{id}}, false},
+		"not even committed":     {[]Record{one, hazard, commit}, false},
+		"unknown resource":       {[]Record{unknown}, false},
+		"beyond the range":       {[]Record{beyond}, false},
+	} {
+		s := NewState(testLog)
+		var err error
+		for _, r := range append([]Record{
+			RangeRecord{Low: 1, High: 9}, ResourceRecord{RM: 1, Name: "a"},
+		}, c.records...) {
+			if err = s.Apply(r); err != nil {
+				break
+			}
+		}
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil {
+			continue
+		}
+		again := NewState(testLog)
+		for r := range s.Records() {
+			if err := again.Apply(r); err != nil {
+				t.Fatalf("%s: snapshot: %v", name, err)
+			}
+		}
+		if diff := cmp.Diff(s.open, again.open); diff != "" {
+			t.Errorf("%s: a snapshot changes it: %s", name, diff)
+		}
+	}
+}
+
+// TestMarks: what a log remembers about age is bounded, survives a snapshot, and never makes
+// anything look older than it is.
+func TestMarks(t *testing.T) {
+	s := NewState(testLog)
+	apply := func(r Record) {
+		t.Helper()
+		if err := s.Apply(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(RangeRecord{Low: 1, High: 1_000_000})
+	for i := range 10_000 {
+		apply(MarkRecord{Uptime: Instant(i), Next: txn.Seq(10 * (i + 1))})
+		if len(s.marks) > maxMarks+1 {
+			t.Fatalf("%d marks", len(s.marks))
+		}
+	}
+	for _, m := range s.marks {
+		if m.Next != txn.Seq(10*(m.Uptime+1)) {
+			t.Errorf("mark %+v was never made", m)
+		}
+	}
+	if last := s.marks[len(s.marks)-1]; last.Uptime != 9999 {
+		t.Errorf("the last mark is %+v", last)
+	}
+	if err := s.Apply(MarkRecord{Uptime: 9998, Next: 200_000}); !errors.Is(err, ErrContradiction) {
+		t.Errorf("time runs backwards: %v", err)
+	}
+	apply(RangeRecord{Low: 99_990, High: 1_000_000})
+	apply(MarkRecord{Uptime: 10_000, Next: 100_010})
+	if s.marks[0].Uptime < 9_900 {
+		t.Errorf("%d marks are left, the first %+v", len(s.marks), s.marks[0])
+	}
+}

@@ -41,7 +41,7 @@ func (m *Machine) arm(t *transaction) {
 		soonest(t.votesBy)
 		soonest(t.askAt)
 	}
-	if t.state == txn.StateCommitting {
+	if t.state == txn.StateCommitting || t.asking() {
 		for _, w := range t.waiters {
 			soonest(w.until)
 		}
@@ -104,7 +104,7 @@ func (m *Machine) due(t *transaction) {
 			m.resources[b.rm-1].Name, ""})
 	case t.state == txn.StatePreparing && t.askAt != 0 && m.now >= t.askAt:
 		m.askVotes(t)
-	case t.state == txn.StateCommitting:
+	case t.state == txn.StateCommitting || t.asking():
 		m.answer(t)
 	}
 }
@@ -127,18 +127,16 @@ func (m *Machine) expire(t *transaction) {
 
 // retain forgets outcomes that are older than the retention: but never one whose branch might still
 // turn up at a resource, because the presumption of abort must not reach below what is known. The
-// retention counts from Begin, on this epoch's clock.
+// retention counts from Begin, in the time for which the log was run.
 func (m *Machine) retain() {
 	if m.now < m.retainAt {
 		return
 	}
 	m.retainAt = m.now + second
-	if n := len(m.marks); n == 0 || m.now-m.marks[n-1].at >= m.cfg.Retention/64 {
-		m.marks = append(m.marks, mark{m.now, m.next})
-	}
+	up := m.mark()
 	low := m.state.Low
-	for len(m.marks) > 0 && m.now-m.marks[0].at >= m.cfg.Retention {
-		low = max(low, m.marks[0].seq)
+	for len(m.marks) > 0 && up-m.marks[0].Uptime >= m.cfg.Retention {
+		low = max(low, m.marks[0].Next)
 		m.marks = m.marks[1:]
 	}
 	m.forgetBelow = max(m.forgetBelow, low)
@@ -155,6 +153,23 @@ func (m *Machine) retain() {
 			m.reserving = max(m.state.High, m.next)
 		}
 	}
+}
+
+// markEvery is how often it is noted, at most, how far sequences have come.
+const markEvery = 60 * second
+
+// mark notes how far sequences have come, now and then, and says for how long the log has been run.
+// The note is lazy and survives a restart: a coordinator that is restarted every day would never
+// forget anything otherwise. Losing the last one makes outcomes live longer, never shorter.
+func (m *Machine) mark() Instant {
+	up := m.uptime + m.now - m.started
+	n := len(m.marks)
+	if n == 0 || up-m.marks[n-1].Uptime >= min(markEvery, m.cfg.Retention/64) {
+		r := MarkRecord{Uptime: up, Next: m.next}
+		m.marks = append(m.marks, r)
+		m.append(r, false)
+	}
+	return up
 }
 
 // oldestLive is the lowest sequence in memory, or that of the next transaction.

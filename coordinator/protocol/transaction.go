@@ -67,6 +67,13 @@ func (t *transaction) undecided() bool {
 	return t.state == txn.StateActive || t.state == txn.StatePreparing
 }
 
+// asking says whether the resource of a one-phase commit has the word: until it has answered,
+// nobody may say how t ends.
+func (t *transaction) asking() bool {
+	return t.plan == txn.PlanOnePhase &&
+		(t.state == txn.StateDeciding || t.state == txn.StateInDoubt)
+}
+
 // decided says whether the decision to commit is durable.
 func (t *transaction) decided() bool {
 	return t.state == txn.StateCommitting || t.state == txn.StateCommitted ||
@@ -166,8 +173,8 @@ func (m *Machine) Transactions() []txn.Result {
 	return all
 }
 
-// recent remembers why the last transactions were rolled back. It is for people: the outcome itself
-// needs no memory, because no record means abort.
+// recent remembers how the last transactions ended that left no record. It is for people: the
+// outcome itself needs no memory, because no record means that nothing was changed.
 type recent struct {
 	byID map[txn.ID]txn.Result
 	ring []txn.ID

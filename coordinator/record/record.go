@@ -10,16 +10,17 @@
 //	 3 RESOURCE   rm, name, kind, identity, position
 //	 4 INTENT     reserved
 //	 5 COMMIT     id, plan, label, key, n × {branch, rm, evidence}
-//	 6 ABORT      reserved
+//	 6 ABORT      id
 //	 7 END        n × id
 //	 8 PART       reserved
 //	 9 HEURISTIC  id, branch, rm, what, reason
 //	10–13         reserved (locks, leases, settings)
-//	14 ONE_PHASE  reserved
+//	14 ONE_PHASE  id, label, key, branch, rm, evidence
 //	15 OUTCOMES   first, bits            (snapshots)
 //	16 KEY        key hash, body hash, id  (snapshots)
 //	17 ADOPTED    log, epoch, lsn             (snapshots)
 //	18 HOLE       from, to
+//	19 MARK       uptime, next
 //	32–34         reserved (replication)
 package record
 
@@ -48,6 +49,7 @@ const (
 	TypeKey       = 16
 	TypeAdopted   = 17
 	TypeHole      = 18
+	TypeMark      = 19
 )
 
 // ErrMalformed is wrapped by Decode's errors about a body that Encode never wrote.
@@ -85,6 +87,8 @@ func Name(t uint8) string {
 		return "ADOPTED"
 	case TypeHole:
 		return "HOLE"
+	case TypeMark:
+		return "MARK"
 	}
 	return fmt.Sprintf("TYPE_%d", t)
 }
@@ -106,6 +110,15 @@ func Encode(buf []byte, r protocol.Record) txlog.Record {
 	case protocol.CommitRecord:
 		t = TypeCommit
 		w.commit(r)
+	case protocol.OnePhaseRecord:
+		t = TypeOnePhase
+		w.fixed(r.ID[:]).str(r.Label).key(r.Key).branch(r.Branch)
+	case protocol.AbortRecord:
+		t = TypeAbort
+		w.fixed(r.ID[:])
+	case protocol.MarkRecord:
+		t = TypeMark
+		w.num(uint64(r.Uptime)).num(uint64(r.Next))
 	case protocol.EndRecord:
 		t = TypeEnd
 		w.num(uint64(len(r.IDs)))
@@ -178,17 +191,24 @@ func (w *writer) position(p txn.Position) *writer {
 }
 
 func (w *writer) commit(r protocol.CommitRecord) {
-	w.fixed(r.ID[:]).num(uint64(r.Plan)).str(r.Label)
-	if r.Key.IsZero() {
-		w.num(0)
-	} else {
-		w.num(1).fixed(r.Key.Hash[:]).fixed(r.Key.Body[:])
-	}
+	w.fixed(r.ID[:]).num(uint64(r.Plan)).str(r.Label).key(r.Key)
 	w.num(uint64(len(r.Branches)))
 	for _, b := range r.Branches {
-		w.num(uint64(b.Branch)).num(uint64(b.RM))
-		w.identity(b.Evidence.Identity).position(b.Evidence.Position).num(b.Evidence.XID)
+		w.branch(b)
 	}
+}
+
+// key writes whether there is one, and it.
+func (w *writer) key(k protocol.Key) *writer {
+	if k.IsZero() {
+		return w.num(0)
+	}
+	return w.num(1).fixed(k.Hash[:]).fixed(k.Body[:])
+}
+
+func (w *writer) branch(b protocol.CommitBranch) *writer {
+	w.num(uint64(b.Branch)).num(uint64(b.RM))
+	return w.identity(b.Evidence.Identity).position(b.Evidence.Position).num(b.Evidence.XID)
 }
 
 // reader takes a body apart. After the first fault every further read yields zero and bad stays
@@ -220,6 +240,13 @@ func (r *reader) record(t uint8) protocol.Record {
 		}
 	case TypeCommit:
 		return r.commit()
+	case TypeOnePhase:
+		return protocol.OnePhaseRecord{ID: r.id(), Label: r.str(), Key: r.optionalKey(),
+			Branch: r.commitBranch()}
+	case TypeAbort:
+		return protocol.AbortRecord{ID: r.id()}
+	case TypeMark:
+		return protocol.MarkRecord{Uptime: protocol.Instant(r.num(1<<63 - 1)), Next: r.seq()}
 	case TypeEnd:
 		var e protocol.EndRecord
 		for range r.count(len(txn.ID{})) {
@@ -247,10 +274,7 @@ func (r *reader) commit() protocol.CommitRecord {
 		ID:    r.id(),
 		Plan:  txn.Plan(r.num(uint64(txn.PlanDelegate))),
 		Label: r.str(),
-	}
-	if r.num(1) == 1 {
-		c.Key = r.key()
-		r.bad = r.bad || c.Key.IsZero()
+		Key:   r.optionalKey(),
 	}
 	n := r.count(2)
 	if n > txn.MaxBranches {
@@ -258,15 +282,29 @@ func (r *reader) commit() protocol.CommitRecord {
 		return c
 	}
 	for range n {
-		b := protocol.CommitBranch{Branch: r.branch(), RM: r.rm()}
-		b.Evidence = txn.Evidence{
-			Identity: r.identity(),
-			Position: r.position(),
-			XID:      r.num(1<<64 - 1),
-		}
-		c.Branches = append(c.Branches, b)
+		c.Branches = append(c.Branches, r.commitBranch())
 	}
 	return c
+}
+
+func (r *reader) commitBranch() protocol.CommitBranch {
+	b := protocol.CommitBranch{Branch: r.branch(), RM: r.rm()}
+	b.Evidence = txn.Evidence{
+		Identity: r.identity(),
+		Position: r.position(),
+		XID:      r.num(1<<64 - 1),
+	}
+	return b
+}
+
+// optionalKey reads a key if there is one. One that says it is there and is not is a fault.
+func (r *reader) optionalKey() protocol.Key {
+	if r.num(1) == 0 {
+		return protocol.Key{}
+	}
+	k := r.key()
+	r.bad = r.bad || k.IsZero()
+	return k
 }
 
 // num reads a number in its shortest form, at most limit.

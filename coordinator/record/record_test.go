@@ -44,7 +44,7 @@ func drawRecord(t *rapid.T) protocol.Record {
 	}
 	rm := func() protocol.RM { return protocol.RM(rapid.Uint16().Draw(t, "rm")) }
 	seq := func() txn.Seq { return txn.Seq(rapid.Uint64Range(0, uint64(txn.MaxSeq)).Draw(t, "q")) }
-	switch rapid.IntRange(0, 7).Draw(t, "type") {
+	switch rapid.IntRange(0, 10).Draw(t, "type") {
 	case 0:
 		return protocol.OpenRecord{
 			Epoch:   txn.Epoch(rapid.Uint32().Draw(t, "epoch")),
@@ -95,10 +95,26 @@ func drawRecord(t *rapid.T) protocol.Record {
 			Bits:  rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "bits"),
 		}
 	}
-	if rapid.Bool().Draw(t, "hole") {
+	return drawRare(t, no, rm, seq)
+}
+
+// drawRare draws a record of the kinds that a log has few of.
+func drawRare(
+	t *rapid.T, no func() txn.BranchNo, rm func() protocol.RM, seq func() txn.Seq,
+) protocol.Record {
+	switch rapid.IntRange(0, 5).Draw(t, "rare type") {
+	case 0:
+		b := protocol.CommitBranch{Branch: no(), RM: rm(), Evidence: drawEvidence(t)}
+		return protocol.OnePhaseRecord{ID: drawID(t), Label: rapid.String().Draw(t, "label"),
+			Key: drawKey(t), Branch: b}
+	case 1:
+		return protocol.AbortRecord{ID: drawID(t)}
+	case 2:
+		up := protocol.Instant(rapid.Int64Min(0).Draw(t, "up"))
+		return protocol.MarkRecord{Uptime: up, Next: seq()}
+	case 3:
 		return protocol.HoleRecord{From: seq(), To: seq()}
-	}
-	if rapid.Bool().Draw(t, "adopted") {
+	case 4:
 		return protocol.AdoptedRecord{Log: drawID(t).Log(),
 			Epoch: txn.Epoch(rapid.Uint32().Draw(t, "epoch")), LSN: rapid.Uint64().Draw(t, "lsn")}
 	}
@@ -132,7 +148,7 @@ func TestRoundTrip(t *testing.T) {
 
 // TestUnknownType: a number from the future is refused, and says so.
 func TestUnknownType(t *testing.T) {
-	for _, n := range []uint8{0, TypeIntent, TypeAbort, 8, TypeOnePhase, 19, 32, 255} {
+	for _, n := range []uint8{0, TypeIntent, 8, 10, 13, 20, 32, 255} {
 		if _, err := Decode(txlog.Record{Type: n}); !errors.Is(err, ErrUnknownType) {
 			t.Errorf("type %d: %v", n, err)
 		}

@@ -125,6 +125,20 @@ func (d *dumper) describe(l *line, r protocol.Record) {
 			r.Position.Timeline, r.Position.LSN)
 	case protocol.CommitRecord:
 		l.IDs, l.Details = []txn.ID{r.ID}, d.commit(r)
+	case protocol.OnePhaseRecord:
+		l.IDs = []txn.ID{r.ID}
+		l.Details = d.commit(protocol.CommitRecord{ID: r.ID, Label: r.Label,
+			Branches: []protocol.CommitBranch{r.Branch}})
+	case protocol.AbortRecord:
+		l.IDs, l.Details = []txn.ID{r.ID}, "its only branch did not commit"
+	case protocol.HoleRecord:
+		l.Details = fmt.Sprintf("sequences [%d, %d) were handed out by an epoch that is lost",
+			r.From, r.To)
+	case protocol.AdoptedRecord:
+		l.Details = fmt.Sprintf("the decisions of log %s, up to its epoch %d", r.Log, r.Epoch)
+	case protocol.MarkRecord:
+		l.Details = fmt.Sprintf("sequences had come to %d after running for %s", r.Next,
+			txn.Nanoseconds(int64(r.Uptime)).Round(time.Second))
 	case protocol.EndRecord:
 		l.IDs, l.Details = r.IDs, fmt.Sprintf("every branch of %d committed", len(r.IDs))
 	case protocol.HeuristicRecord:

@@ -1,0 +1,34 @@
+package protocol
+
+import (
+	"slices"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// cancel forgets who asked. A Commit or Rollback stays asked for; a Begin that waits has done
+// nothing yet, and nobody would ever commit what it began.
+func (m *Machine) cancel(of Event) {
+	switch e := of.(type) {
+	case Begin:
+		same := func(b Begin) bool { return b.Req == e.Req }
+		m.parked = slices.DeleteFunc(m.parked, same)
+		if t := m.keyed[keyOf(e.Request).Hash]; t != nil {
+			t.keyWaiters = slices.DeleteFunc(t.keyWaiters, same)
+		}
+	case Commit:
+		m.leave(e.Request.ID, e.Req)
+	case Rollback:
+		m.leave(e.ID, e.Req)
+	case Register:
+		if r := m.byName[e.Name]; r != nil {
+			r.waiters = slices.DeleteFunc(r.waiters, func(q ReqID) bool { return q == e.Req })
+		}
+	}
+}
+
+func (m *Machine) leave(id txn.ID, req ReqID) {
+	if t := m.live[id]; t != nil {
+		t.waiters = slices.DeleteFunc(t.waiters, func(w waiter) bool { return w.req == req })
+	}
+}

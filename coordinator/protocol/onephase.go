@@ -1,0 +1,141 @@
+package protocol
+
+import (
+	"fmt"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// A one-phase commit leaves the decision to the only resource that has work to do:
+//
+//	Commit ──▶ ONE_PHASE ──durable──▶ send ONE_PHASE ──▶ COMMITTED ─▶ tell, COMMIT, END
+//	                │                     │        └───▶ ROLLED_BACK ─▶ ABORT ──durable──▶ tell
+//	                │ crash               │ crash  └───▶ GONE ─▶ HEURISTIC (hazard)
+//	                ▼                     ▼        └───▶ UNKNOWN ─▶ send again
+//	            no record             send INQUIRE, under the next epoch
+//	            means abort           (no resource answers the older request any more)
+//
+// ONE_PHASE is forced first because without it a restart would presume abort over a branch that has
+// committed. The COMMIT behind it is lazy: losing it only means to ask again.
+
+// onePhase starts a one-phase commit if exactly one branch may have work, nobody has prepared it,
+// and its resource can do without.
+func (m *Machine) onePhase(t *transaction) bool {
+	if t.state != txn.StatePreparing {
+		return false
+	}
+	var last *branch
+	for i := range t.branches {
+		switch b := &t.branches[i]; {
+		case b.state == txn.BranchReadOnly:
+		case last != nil || b.state != txn.BranchEnlisted || b.asked || b.attempts > 0:
+			return false
+		default:
+			last = b
+		}
+	}
+	if last == nil || !m.resources[last.rm-1].onePhase {
+		return false
+	}
+	r := m.resources[last.rm-1]
+	last.evidence = txn.Evidence{Identity: r.Identity, Position: r.seen}
+	t.state, t.plan = txn.StateDeciding, txn.PlanOnePhase
+	m.append(OnePhaseRecord{ID: t.id, Label: t.label, Key: t.key,
+		Branch: CommitBranch{Branch: last.no, RM: last.rm, Evidence: last.evidence}}, true)
+	return true
+}
+
+// onePhaseDurable asks the resource to commit.
+func (m *Machine) onePhaseDurable(t *transaction) {
+	for i := range t.waiters {
+		t.waiters[i].until = m.now + t.waiters[i].wait
+	}
+	m.askOnly(t, ActOnePhase)
+	m.arm(t)
+}
+
+// inquire asks the resource of a one-phase commit of an earlier epoch how it ended. Its key stays
+// taken until that is known.
+func (m *Machine) inquire(t *transaction) {
+	m.askOnly(t, ActInquire)
+	if !t.key.IsZero() {
+		m.keyed[t.key.Hash] = t
+	}
+}
+
+// askOnly sends a message to the only branch that is not at its end.
+func (m *Machine) askOnly(t *transaction, act Act) {
+	for i := range t.branches {
+		if b := &t.branches[i]; b.state == txn.BranchEnlisted {
+			m.resources[b.rm-1].pending++
+			m.send(act, t, b)
+		}
+	}
+}
+
+// onePhaseFinished takes the word of the resource that decides. What proves nothing is asked again.
+func (m *Machine) onePhaseFinished(t *transaction, b *branch, e Finished) {
+	if b.state != txn.BranchEnlisted || b.forced {
+		return
+	}
+	repeated := b.lastErr == clip(e.Reason)
+	b.attempts++
+	b.lastErr = clip(e.Reason)
+	label, verdict := Judge(Facts{Says: SaysOnePhase, Standing: e.Standing, Listed: true})
+	fenced := e.Act == ActInquire && t.id.Log() == m.state.Log
+	if e.Standing == txn.StandingPrepared && !fenced {
+		// The request itself may still be on its way to commit it.
+		label, verdict = 'T', VerdictLeave
+	}
+	switch verdict {
+	case VerdictAcknowledge:
+		m.onePhaseCommitted(t, b)
+	case VerdictRollback:
+		b.forced = true
+		if e.Standing == txn.StandingPrepared {
+			b.state = txn.BranchPrepared
+		}
+		m.append(AbortRecord{ID: t.id}, true)
+	case VerdictHazard:
+		m.contradiction(t, b, txn.BranchHeuristicHazard, e.Reason)
+	default:
+		if label != 'S' && !repeated {
+			m.note(Note{Kind: NoteAlarm, ID: t.id, Name: txn.NameOf(t.id, b.no), RM: b.rm,
+				Reason: fmt.Sprintf("its one-phase commit is held: %s", e.Reason)})
+		}
+	}
+}
+
+// onePhaseCommitted tells at once: the resource would give the same answer to a restart. The
+// transaction stays in memory until the record is durable, so that nobody takes its absence for an
+// abort.
+func (m *Machine) onePhaseCommitted(t *transaction, b *branch) {
+	b.state, b.lastErr = txn.BranchCommitted, ""
+	m.resources[b.rm-1].pending--
+	t.state = txn.StateCommitting
+	m.append(CommitRecord{ID: t.id, Plan: t.plan, Label: t.label, Key: t.key,
+		Branches: []CommitBranch{{Branch: b.no, RM: b.rm, Evidence: b.evidence}}}, false)
+	m.answer(t)
+}
+
+// abortDurable ends a one-phase commit that did not happen. A branch that turned out to be prepared
+// is told to roll back.
+func (m *Machine) abortDurable(t *transaction) {
+	t.state = txn.StateRollingBack
+	for i := range t.branches {
+		b := &t.branches[i]
+		if !b.forced {
+			continue
+		}
+		m.resources[b.rm-1].pending--
+		b.forced = false
+		t.abort = abortReason{txn.CauseVotedNo, b.lastErr, m.resources[b.rm-1].Name, ""}
+		if b.state == txn.BranchPrepared {
+			m.send(ActRollback, t, b)
+			continue
+		}
+		b.state = txn.BranchRolledBack
+	}
+	m.settle(t)
+	m.releaseKey(t)
+}
