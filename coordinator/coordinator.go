@@ -1,14 +1,12 @@
 package coordinator
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gavel-tx/gavel/coordinator/protocol"
@@ -27,10 +25,10 @@ type Coordinator struct {
 	mail          *mailbox
 	persisted     latest
 	// start is the zero of the machine's clock.
-	start        time.Time
-	lanes        map[string]*lane
-	keepers      map[string]*keeper
-	snapshotting atomic.Bool
+	start     time.Time
+	lanes     map[string]*lane
+	keepers   map[string]*keeper
+	snapshots snapshots
 	// adopted are logs whose decisions came along; it never changes after Open.
 	adopted []protocol.AdoptedRecord
 
@@ -154,12 +152,8 @@ func apply(state *protocol.State, e txlog.Entry) error {
 func (c *Coordinator) run(state *protocol.State) {
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	l := &loop{
-		c:       c,
-		start:   time.Now(),
-		waiting: map[protocol.ReqID]chan<- protocol.Reply{},
-		room:    true,
-	}
+	c.start = time.Now()
+	l := &loop{c: c, waiting: map[protocol.ReqID]*call{}, room: true}
 	for _, r := range c.cfg.Resources {
 		c.lanes[r.Name] = newLane(c, r)
 		c.keepers[r.Name] = newKeeper(c, r)
@@ -172,7 +166,7 @@ func (c *Coordinator) run(state *protocol.State) {
 			Host:    host,
 			PID:     os.Getpid(),
 			Version: c.cfg.Version,
-			Wall:    l.start.UnixNano(),
+			Wall:    c.start.UnixNano(),
 		},
 	)
 	c.cfg.Logger.Info("coordinator is open", "log", state.Log.String(), "epoch", state.Epoch,
@@ -203,6 +197,9 @@ func (c *Coordinator) post(events ...protocol.Event) {
 	}
 	c.mail.put(in...)
 }
+
+// now is this moment on the machine's clock.
+func (c *Coordinator) now() protocol.Instant { return protocol.Instant(time.Since(c.start)) }
 
 // fail stops everything, for good. Nothing is rolled back: what the log says will be done by its
 // next epoch.
@@ -242,8 +239,8 @@ func (c *Coordinator) stopped() error {
 
 // request sends an event to the loop and waits for its reply.
 func (c *Coordinator) request(ctx context.Context, e protocol.Event) (protocol.Reply, error) {
-	ch := make(chan protocol.Reply, 1)
-	if !c.mail.put(input{event: e, reply: ch}) {
+	call := &call{reply: make(chan protocol.Reply, 1)}
+	if !c.mail.put(input{event: e, call: call}) {
 		select {
 		case <-c.loopDone:
 			return protocol.Reply{}, c.stopped()
@@ -257,9 +254,12 @@ func (c *Coordinator) request(ctx context.Context, e protocol.Event) (protocol.R
 		)
 	}
 	select {
-	case r := <-ch:
+	case r := <-call.reply:
 		return r, r.Err
 	case <-ctx.Done():
+		// What waits for this caller must not outlive it: thousands of impatient ones would fill
+		// memory, and a Begin would be served for nobody.
+		c.mail.put(input{event: e, call: call, gone: true})
 		return protocol.Reply{}, fmt.Errorf("%w: %w", txn.ErrUnknown, context.Cause(ctx))
 	}
 }
@@ -274,15 +274,20 @@ func (c *Coordinator) Begin(ctx context.Context, r txn.BeginRequest) (txn.Begun,
 		}
 	}
 	r.Resources = slices.Clone(r.Resources)
-	e := protocol.Begin{Request: r}
-	if deadline, ok := ctx.Deadline(); ok {
-		e.Until = protocol.Instant(deadline.Sub(c.start))
-	}
-	rep, err := c.request(ctx, e)
+	rep, err := c.request(ctx, protocol.Begin{Request: r, Until: c.until(ctx)})
 	if err != nil {
 		return txn.Begun{}, err
 	}
 	return *rep.Begun, nil
+}
+
+// until is the deadline of ctx on the machine's clock, or zero if it has none.
+func (c *Coordinator) until(ctx context.Context) protocol.Instant {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return protocol.Instant(deadline.Sub(c.start))
 }
 
 // Commit asks for the decision, and may be repeated. A nil error means that the result is final and
@@ -311,37 +316,11 @@ func (c *Coordinator) result(rep protocol.Reply, err error) (txn.Result, error) 
 	return *rep.Result, nil
 }
 
-// List selects among the transactions that run or need a person, in the order of their ids.
-func (c *Coordinator) List(ctx context.Context, r txn.ListRequest) ([]txn.Result, error) {
-	if r.Limit < 0 || r.Limit > txn.MaxListLimit {
-		return nil, txn.Refusef(
-			txn.ReasonInvalid,
-			"page_size",
-			"%d is not within 0 and %d",
-			r.Limit,
-			txn.MaxListLimit,
-		)
-	}
-	limit := cmp.Or(r.Limit, txn.DefaultListLimit)
-	all, err := look(ctx, c, (*protocol.Machine).Transactions)
-	if err != nil {
-		return nil, err
-	}
-	picked := all[:0]
-	for _, t := range all {
-		if len(picked) < limit && slices.Compare(t.ID[:], r.After[:]) > 0 && t.Age >= r.OlderThan &&
-			(len(r.States) == 0 || slices.Contains(r.States, t.State)) {
-			picked = append(picked, t)
-		}
-	}
-	return picked, nil
-}
-
 // look runs f inside the loop and returns what it found.
 func look[T any](ctx context.Context, c *Coordinator, f func(*protocol.Machine) T) (T, error) {
 	found := make(chan T, 1)
 	var none T
-	if !c.mail.put(input{look: func(m *protocol.Machine) { found <- f(m) }}) {
+	if !c.mail.put(input{look: func(l *loop) { found <- f(l.m) }}) {
 		return none, c.stopped()
 	}
 	select {
@@ -351,28 +330,6 @@ func look[T any](ctx context.Context, c *Coordinator, f func(*protocol.Machine) 
 		return none, c.stopped()
 	case <-ctx.Done():
 		return none, fmt.Errorf("coordinator: %w", context.Cause(ctx))
-	}
-}
-
-// Drain refuses new transactions and waits until those that run have ended, or ctx does.
-func (c *Coordinator) Drain(ctx context.Context) error {
-	c.post(protocol.Drain{})
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		active, err := c.Active(ctx)
-		if err != nil || active == 0 {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf(
-				"coordinator: %d transactions still run: %w",
-				active,
-				context.Cause(ctx),
-			)
-		}
 	}
 }
 

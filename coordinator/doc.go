@@ -4,10 +4,12 @@
 // It is a library. A server is not needed:
 //
 //	c, err := coordinator.Open(ctx, coordinator.Config{
-//		Dir: "/var/lib/app/gavel",                          // made once by Init
-//		Resources: []coordinator.Resource{{"bank_a", a}, {"bank_b", b}},
+//		Dir: "/var/lib/app/gavel", // made once by Init
+//		Resources: []coordinator.Resource{
+//			{Name: "bank_a", Manager: a}, {Name: "bank_b", Manager: b},
+//		},
 //	})
-//	defer c.Close(ctx)
+//	defer c.Close()
 //	// c is a client.Decider: see package client.
 //
 // # How it works

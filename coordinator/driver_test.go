@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txlog/vfs"
 	"github.com/gavel-tx/gavel/txn"
@@ -250,6 +251,133 @@ func TestAbandonedKey(t *testing.T) {
 		all, err := c.List(t.Context(), txn.ListRequest{})
 		if err != nil || len(all) != 1 {
 			t.Errorf("%d transactions hold the key, %v", len(all), err)
+		}
+	})
+}
+
+// waiting counts the callers that the loop knows.
+func (w *world) waiting(c *Coordinator) int {
+	w.t.Helper()
+	n := make(chan int, 1)
+	if !c.mail.put(input{look: func(l *loop) { n <- len(l.waiting) }}) {
+		w.t.Fatal("the loop has ended")
+	}
+	return <-n
+}
+
+// TestCallersThatGoAway: a caller that gives up, without a deadline that anybody knew, leaves
+// nothing behind, whatever it had asked for. A Begin that waited for a key is not served.
+func TestCallersThatGoAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.open()
+		keyed := txn.BeginRequest{Key: "order", Timeout: time.Hour}
+		first, err := c.Begin(t.Context(), keyed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pending, votes := w.begun(c)
+		w.dbs["b"].set(func(d *fakeDB) { d.hang = true })
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan error, 3)
+		go func() {
+			_, err := c.Begin(ctx, keyed)
+			gone <- err
+		}()
+		go func() {
+			_, err := c.Commit(ctx, txn.CommitRequest{ID: pending, Votes: votes, Wait: time.Hour})
+			gone <- err
+		}()
+		synctest.Wait()
+		go func() {
+			_, err := c.Commit(ctx, txn.CommitRequest{ID: pending, Wait: time.Hour})
+			gone <- err
+		}()
+		synctest.Wait()
+		if n := w.waiting(c); n != 3 {
+			t.Fatalf("%d callers wait, want 3", n)
+		}
+		cancel()
+		for range 3 {
+			if err := <-gone; !errors.Is(err, txn.ErrUnknown) || !errors.Is(err, context.Canceled) {
+				t.Errorf("one that gave up hears %v", err)
+			}
+		}
+		if n := w.waiting(c); n != 0 {
+			t.Errorf("%d callers are left in the loop", n)
+		}
+		if _, err := c.Rollback(t.Context(), first.ID, ""); err != nil {
+			t.Fatal(err)
+		}
+		all, err := c.List(t.Context(), txn.ListRequest{})
+		if err != nil || len(all) != 1 || all[0].ID != pending {
+			t.Errorf("a Begin was served for nobody: %+v, %v", all, err)
+		}
+		if got, err := c.Begin(t.Context(), keyed); err != nil || got.Existing != nil {
+			t.Errorf("the key is not free: %+v, %v", got, err)
+		}
+		w.dbs["b"].set(func(d *fakeDB) { d.hang = false })
+		w.settled()
+		w.want(1, 0)
+	})
+}
+
+// TestGoneBeforeTheLoopLooked: a caller may come and go while the loop does something else, and one
+// may go that has its answer already.
+func TestGoneBeforeTheLoopLooked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.open()
+		first, err := c.Begin(t.Context(), txn.BeginRequest{Key: "order"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asleep := make(chan struct{})
+		c.mail.put(input{look: func(*loop) { <-asleep }})
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan error, 2)
+		for _, e := range []protocol.Event{
+			protocol.Begin{Request: txn.BeginRequest{Key: "order"}}, protocol.Ask{ID: first.ID},
+		} {
+			go func() {
+				_, err := c.request(ctx, e)
+				gone <- err
+			}()
+		}
+		synctest.Wait()
+		cancel()
+		for range 2 {
+			if err := <-gone; !errors.Is(err, txn.ErrUnknown) {
+				t.Errorf("one that gave up hears %v", err)
+			}
+		}
+		close(asleep)
+		if n := w.waiting(c); n != 0 {
+			t.Errorf("%d callers are left in the loop", n)
+		}
+		answered := &call{reply: make(chan protocol.Reply, 1)}
+		ask := protocol.Ask{ID: first.ID}
+		c.mail.put(input{event: ask, call: answered})
+		<-answered.reply
+		c.mail.put(input{event: ask, call: answered, gone: true})
+		if _, err := c.Outcome(t.Context(), first.ID); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestUntil: the machine hears of a caller's deadline on its own clock.
+func TestUntil(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWorld(t).open()
+		time.Sleep(7 * time.Second)
+		if got := c.until(t.Context()); got != 0 {
+			t.Errorf("no deadline is %d", got)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if got, want := c.until(ctx), c.now()+protocol.Instant(5*time.Second); got != want {
+			t.Errorf("a deadline in 5 s is %d, want %d", got, want)
 		}
 	})
 }

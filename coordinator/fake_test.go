@@ -1,7 +1,9 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"sync"
@@ -209,10 +211,38 @@ func (d *fakeDB) Describe(ctx context.Context) (participant.Description, error) 
 
 // world is a disk and two databases, which outlive every coordinator.
 type world struct {
-	t    *testing.T
-	disk *vfs.Mem
-	dbs  map[string]*fakeDB
-	log  txn.LogID
+	t       *testing.T
+	disk    *vfs.Mem
+	dbs     map[string]*fakeDB
+	log     txn.LogID
+	journal *journal
+}
+
+// journal keeps what coordinators tell people, as JSON.
+type journal struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.Write(b)
+}
+
+// lines are the fields of each line so far.
+func (j *journal) lines(t *testing.T) (all []map[string]any) {
+	t.Helper()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for line := range bytes.Lines(j.buf.Bytes()) {
+		fields := map[string]any{}
+		if err := json.Unmarshal(line, &fields); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, fields)
+	}
+	return all
 }
 
 const logDir = "/log"
@@ -223,6 +253,8 @@ func newWorld(t *testing.T) *world {
 		t:    t,
 		disk: vfs.NewMem(),
 		dbs:  map[string]*fakeDB{"a": newFakeDB(1), "b": newFakeDB(2)},
+
+		journal: &journal{},
 	}
 	w.log = w.init(logDir)
 	return w
@@ -246,7 +278,7 @@ func (w *world) config() Config {
 		Dir:         logDir,
 		FS:          w.disk,
 		SegmentSize: 128 << 10,
-		Logger:      slog.New(slog.DiscardHandler),
+		Logger:      slog.New(slog.NewJSONHandler(w.journal, nil)),
 		Resources:   []Resource{{Name: "a", Manager: w.dbs["a"]}, {Name: "b", Manager: w.dbs["b"]}},
 	}
 }

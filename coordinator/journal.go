@@ -51,7 +51,7 @@ func (c *Coordinator) journalDone(r txn.Result) {
 		"outcome",
 		r.Outcome.String(),
 		"age",
-		r.Age,
+		r.Age.String(),
 		"cause",
 		string(r.Cause),
 		"reason",

@@ -25,8 +25,10 @@ type lane struct {
 	mu struct {
 		sync.Mutex
 		*queue
-		lastErr error
-		since   time.Time
+		// since is when the first of the calls failed for which the queue is down.
+		since time.Time
+		// refused are the adopted logs on whose behalf the resource does not let us act.
+		refused map[txn.LogID]bool
 	}
 	// wake has room for one token: there may be something to do.
 	wake chan struct{}
@@ -35,6 +37,7 @@ type lane struct {
 func newLane(c *Coordinator, r Resource) *lane {
 	l := &lane{c: c, name: r.Name, r: r.Manager, wake: make(chan struct{}, 1)}
 	l.mu.queue = newQueue(c.laneLimit(), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
+	l.mu.refused = map[txn.LogID]bool{}
 	return l
 }
 
@@ -177,7 +180,7 @@ func (l *lane) finished(batch []*item, found []participant.Finding) {
 		case txn.StandingCommitted, txn.StandingRolledBack, txn.StandingGone:
 			return false
 		}
-		return batch[i].msg.Act == protocol.ActCommit
+		return batch[i].msg.Act.Lasting()
 	})
 	events := make([]protocol.Event, len(batch))
 	for i, it := range batch {
@@ -187,12 +190,20 @@ func (l *lane) finished(batch []*item, found []participant.Finding) {
 	l.c.post(events...)
 }
 
-// answered settles the batch of a call that came back, before its answers reach the loop: the loop
-// may send the same message again at once.
+// answered settles the batch of a call that came back, and notes that the resource lets us act for
+// the log of its names.
 func (l *lane) answered(batch []*item, again func(int) bool) {
 	l.mu.Lock()
+	delete(l.mu.refused, batch[0].msg.Name.Log)
+	l.mu.Unlock()
+	l.settle(batch, again)
+}
+
+// settle forgets the items of a call that came back, or keeps them on their own back-off, before
+// its answers reach the loop: the loop may send the same message again at once.
+func (l *lane) settle(batch []*item, again func(int) bool) {
+	l.mu.Lock()
 	wasDown := l.mu.succeeded()
-	l.mu.lastErr = nil
 	now := time.Now()
 	for i, it := range batch {
 		if again(i) {
@@ -209,43 +220,78 @@ func (l *lane) answered(batch []*item, again func(int) bool) {
 	l.signal()
 }
 
+// failed takes a call without answers. Three things may be behind it: this coordinator was deposed,
+// and stops; an adopted log turned out to have another owner, which is none of our own branches'
+// business; or the resource did not answer.
 func (l *lane) failed(ctx context.Context, batch []*item, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	l.mu.Lock()
-	dropped := l.mu.queue.failed(batch, time.Now())
-	first := l.mu.lastErr == nil
-	if first {
-		l.mu.since = time.Now()
+	ours := batch[0].msg.Name.Log == l.c.log.ID()
+	deposed := errors.Is(err, participant.ErrFenced) || errors.Is(err, participant.ErrRegression)
+	switch {
+	case ours && deposed:
+		l.c.fail(fmt.Errorf("resource %s: %w", l.name, err))
+	case !ours && (deposed || errors.Is(err, participant.ErrNotResolver)):
+		l.refused(batch, err)
+	default:
+		l.unanswered(batch, err)
 	}
-	l.mu.lastErr = err
+}
+
+// refused settles a group of an adopted log which the resource knows to belong to somebody else.
+// The resource did answer, so nobody else waits for it; the group waits out its own back-off,
+// because the other owner may go away.
+func (l *lane) refused(batch []*item, err error) {
+	log := batch[0].msg.Name.Log
+	l.mu.Lock()
+	first := !l.mu.refused[log]
+	l.mu.refused[log] = true
 	l.mu.Unlock()
 	if first {
-		l.c.cfg.Logger.Warn(
-			"resource does not answer; trying again until it does",
-			"resource",
-			l.name,
-			"err",
-			err,
-		)
+		l.c.cfg.Logger.Warn("resource does not let us finish the branches of an adopted log; "+
+			"trying again until it does", "resource", l.name, "log", log.String(), "err", err)
 	}
-	deposed := errors.Is(err, participant.ErrFenced) || errors.Is(err, participant.ErrRegression)
-	if deposed && batch[0].msg.Name.Log == l.c.log.ID() {
-		l.c.fail(fmt.Errorf("resource %s: %w", l.name, err))
-		return
+	l.settle(batch, func(i int) bool { return batch[i].msg.Act.Lasting() })
+	l.c.post(unknown(batch, err)...)
+}
+
+// unanswered takes a call that tells nothing about any of its branches.
+func (l *lane) unanswered(batch []*item, err error) {
+	l.mu.Lock()
+	first, now := l.mu.down == 0, time.Now()
+	if first {
+		l.mu.since = now
 	}
-	events := make([]protocol.Event, 0, len(batch))
-	for _, it := range dropped {
-		events = append(events, answerUnknown(it.msg, err.Error()))
+	l.mu.queue.failed(batch, now)
+	l.mu.Unlock()
+	if first {
+		l.c.cfg.Logger.Warn("resource does not answer; trying again until it does",
+			"resource", l.name, "err", err)
 	}
-	for _, it := range batch {
-		if it.msg.Act == protocol.ActCommit {
-			events = append(events, answerUnknown(it.msg, err.Error()))
-		}
-	}
-	l.c.post(events...)
+	l.c.post(unknown(batch, err)...)
 	l.signal()
+}
+
+// stuck says whether branches of log have no way through for now: the resource has not answered for
+// some time, or refuses us on behalf of that log.
+func (l *lane) stuck(log txn.LogID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.refused[log] || l.mu.down > 0 && time.Since(l.mu.since) >= stuckAfter
+}
+
+// stuckAfter is how long a resource has been silent before nobody waits for it at a shutdown: a
+// connection that broke is back sooner.
+const stuckAfter = time.Second
+
+// unknown are the events for a batch whose results are not known.
+func unknown(batch []*item, err error) []protocol.Event {
+	events := make([]protocol.Event, len(batch))
+	for i, it := range batch {
+		events[i] = answerUnknown(it.msg, err.Error())
+	}
+	return events
 }
 
 // answerUnknown is the event for a message whose result is not known.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -16,17 +15,26 @@ import (
 	"github.com/gavel-tx/gavel/txn/point"
 )
 
-// input is one thing for the loop: an event, with a channel if somebody waits for the reply, or a
-// look at the machine from inside the loop.
+// input is one thing for the loop: an event, with a call if somebody waits for the reply; the word
+// that the caller of an event has gone away; or a look from inside the loop.
 type input struct {
 	event protocol.Event
-	reply chan<- protocol.Reply
-	look  func(*protocol.Machine)
+	call  *call
+	gone  bool
+	look  func(*loop)
 }
 
-// mailbox is the loop's inbox. Requests of callers are bounded by maxRequests; answers of resources
-// are bounded by the questions that were asked, so that the loop, which asks, never waits for
-// itself.
+// call is a caller that waits.
+type call struct {
+	// reply has room for the one reply, so that the loop never waits for a caller.
+	reply chan protocol.Reply
+	// req is the loop's number for it. Only the loop touches it.
+	req protocol.ReqID
+}
+
+// mailbox is the loop's inbox. Requests of callers are bounded by maxRequests. Nothing else may be
+// turned away, and need not be: a caller goes away once, and answers of resources are bounded by
+// the questions that were asked, so that the loop, which asks, never waits for itself.
 type mailbox struct {
 	mu struct {
 		sync.Mutex
@@ -50,7 +58,7 @@ func (b *mailbox) put(in ...input) bool {
 		return false
 	}
 	for _, i := range in {
-		if i.reply != nil {
+		if i.call != nil && !i.gone {
 			if b.mu.requests >= maxRequests {
 				return false
 			}
@@ -88,8 +96,7 @@ func (b *mailbox) close() []input {
 type loop struct {
 	c       *Coordinator
 	m       *protocol.Machine
-	start   time.Time
-	waiting map[protocol.ReqID]chan<- protocol.Reply
+	waiting map[protocol.ReqID]*call
 	lastReq protocol.ReqID
 	// appended ties the log's indexes to the machine's, oldest first.
 	appended []appended
@@ -137,13 +144,11 @@ func (l *loop) untilTimer() time.Duration {
 	if next == 0 {
 		return idleTick
 	}
-	return max(0, min(idleTick, time.Duration(next-l.now())))
+	return max(0, min(idleTick, time.Duration(next-l.c.now())))
 }
 
-func (l *loop) now() protocol.Instant { return protocol.Instant(time.Since(l.start)) }
-
 func (l *loop) tick() {
-	l.m.Step(protocol.Tick{Now: l.now()})
+	l.m.Step(protocol.Tick{Now: l.c.now()})
 	if room := l.c.log.Room(); room != l.room {
 		l.room = room
 		l.m.Step(protocol.Room{Available: room})
@@ -155,19 +160,33 @@ func (l *loop) take(inputs []input) {
 	for i := range inputs {
 		in := inputs[i]
 		inputs[i] = input{}
-		if in.look != nil {
-			in.look(l.m)
+		switch {
+		case in.look != nil:
+			in.look(l)
 			continue
-		}
-		if in.reply != nil {
+		case in.gone:
+			l.forget(in)
+			continue
+		case in.call != nil:
 			l.lastReq++
-			l.waiting[l.lastReq] = in.reply
+			in.call.req = l.lastReq
+			l.waiting[l.lastReq] = in.call
 			in.event = withReq(in.event, l.lastReq)
 		}
 		l.m.Step(in.event)
 		if f, ok := in.event.(protocol.Finished); ok {
 			point.Hit(point.AfterAck, f.ID)
 		}
+	}
+}
+
+// forget drops a caller that has gone away, here and in the machine. One that was answered
+// meanwhile has left nothing behind.
+func (l *loop) forget(in input) {
+	req := in.call.req
+	if l.waiting[req] != nil {
+		delete(l.waiting, req)
+		l.m.Step(protocol.Cancel{Of: withReq(in.event, req)})
 	}
 }
 
@@ -209,9 +228,9 @@ func (l *loop) flush() {
 		}
 		for _, rep := range r.Replies {
 			hitReply(rep)
-			if ch := l.waiting[rep.Req]; ch != nil {
+			if call := l.waiting[rep.Req]; call != nil {
 				delete(l.waiting, rep.Req)
-				ch <- rep
+				call.reply <- rep
 			}
 		}
 		for _, n := range r.Notes {
@@ -287,7 +306,7 @@ func (l *loop) persisted() {
 	}
 	l.m.Step(protocol.Persisted{Index: l.appended[n-1].machine})
 	l.appended = slices.Delete(l.appended, 0, n)
-	l.c.maybeSnapshot(p.LSN, l.m.State())
+	l.maybeSnapshot(p.LSN)
 }
 
 // end answers everybody who still waits: what was asked has an unknown result.
@@ -295,41 +314,14 @@ func (l *loop) end() {
 	// Nobody may go on calling on behalf of a coordinator that has stopped.
 	l.c.stop()
 	for _, in := range l.c.mail.close() {
-		if in.reply != nil {
-			in.reply <- protocol.Reply{Err: l.c.stopped()}
+		if in.call != nil && !in.gone {
+			in.call.reply <- protocol.Reply{Err: l.c.stopped()}
 		}
 	}
-	for _, ch := range l.waiting {
-		ch <- protocol.Reply{Err: l.c.stopped()}
+	for _, call := range l.waiting {
+		call.reply <- protocol.Reply{Err: l.c.stopped()}
 	}
 	close(l.c.loopDone)
-}
-
-// snapshotRecords encodes a state, each record in memory of its own.
-func snapshotRecords(s *protocol.State) []txlog.Record {
-	var recs []txlog.Record
-	for r := range s.Records() {
-		recs = append(recs, record.Encode(nil, r))
-	}
-	return recs
-}
-
-// maybeSnapshot writes a snapshot, off the loop, when the log has grown enough since the last. The
-// state is exactly what the log says up to lsn.
-func (c *Coordinator) maybeSnapshot(lsn uint64, s *protocol.State) {
-	if c.log.BytesSinceSnapshot() < c.cfg.SnapshotEvery ||
-		!c.snapshotting.CompareAndSwap(false, true) {
-		return
-	}
-	recs := snapshotRecords(s)
-	c.join.Go(func() {
-		defer c.snapshotting.Store(false)
-		point.Hit(point.DuringCheckpoint, txn.ID{})
-		var seq iter.Seq[txlog.Record] = slices.Values(recs)
-		if err := c.log.Snapshot(lsn, seq); err != nil {
-			c.cfg.Logger.Error("snapshot of the log failed; the log keeps growing", "err", err)
-		}
-	})
 }
 
 // hitAppend and hitReply mark the steps of a transaction that a crash test looks for.

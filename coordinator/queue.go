@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"container/heap"
+	"container/list"
 	"math/rand/v2"
 	"time"
 
@@ -15,15 +16,16 @@ import (
 //
 // What is queued at once shares a call, so batches form by themselves while a call is running. A
 // message that must be repeated waits out its own back-off; when a whole call failed, the resource
-// is taken for down, and a single message probes it until it answers. Commits are bounded by the
-// machine's own limit; what else comes when the queue is full is turned away, and the machine, or a
-// sweep, asks again.
+// is taken for down, and a single message probes it until it answers. What must be repeated until
+// its end is proven is bounded by the machine's own limit; what else comes when the queue is full
+// is turned away, and the machine, or a sweep, asks again.
 type queue struct {
 	rng     *rand.Rand
 	limit   int
-	ready   [3][]*item // by act, first in first out
+	ready   [protocol.Acts]list.List // of *item, by act, first in first out
 	delayed delayed
-	known   map[itemKey]bool
+	// known are the items that are ready, delayed, or in a call that runs.
+	known map[itemKey]*item
 	// down is the number of calls that failed since one succeeded; notBefore is when the next probe
 	// may go.
 	down      int
@@ -40,6 +42,8 @@ type item struct {
 	msg      protocol.Message
 	attempts int
 	at       time.Time
+	// place is where it stands in ready. It is nil for an item that is delayed or in a call.
+	place *list.Element
 }
 
 // delayed orders items by the time at which they may go again.
@@ -62,21 +66,44 @@ const (
 )
 
 func newQueue(limit int, rng *rand.Rand) *queue {
-	return &queue{rng: rng, limit: limit, known: map[itemKey]bool{}}
+	return &queue{rng: rng, limit: limit, known: map[itemKey]*item{}}
 }
 
 // add takes a message. It is false if the queue is full, and for messages that may be dropped only.
+// A ROLLBACK takes the place of a PREPARE of the same branch that has not left yet: nobody wants
+// that vote any more, and a resource that is asked for it late would prepare what is over.
 func (q *queue) add(m protocol.Message) bool {
+	if m.Act == protocol.ActRollback {
+		q.withdraw(itemKey{protocol.ActPrepare, m.Name})
+	}
 	key := itemKey{m.Act, m.Name}
-	if q.known[key] {
+	if q.known[key] != nil {
 		return true
 	}
-	if m.Act != protocol.ActCommit && len(q.known) >= q.limit {
+	if !m.Act.Lasting() && len(q.known) >= q.limit {
 		return false
 	}
-	q.known[key] = true
-	q.ready[m.Act] = append(q.ready[m.Act], &item{msg: m})
+	it := &item{msg: m}
+	q.known[key] = it
+	q.enqueue(it)
 	return true
+}
+
+// enqueue makes an item ready.
+func (q *queue) enqueue(it *item) { it.place = q.ready[it.msg.Act].PushBack(it) }
+
+// dequeue takes an item out of ready.
+func (q *queue) dequeue(it *item) {
+	q.ready[it.msg.Act].Remove(it.place)
+	it.place = nil
+}
+
+// withdraw forgets an item that is ready. One in a call stays: it may have taken effect.
+func (q *queue) withdraw(key itemKey) {
+	if it := q.known[key]; it != nil && it.place != nil {
+		q.dequeue(it)
+		q.done(it)
+	}
 }
 
 // next takes a batch of one act that may go now. When there is none, wait says when to look again;
@@ -89,8 +116,7 @@ func (q *queue) next(now time.Time) (batch []*item, wait time.Duration) {
 		return nil, q.notBefore.Sub(now)
 	}
 	for len(q.delayed) > 0 && !q.delayed[0].at.After(now) {
-		it := heap.Pop(&q.delayed).(*item)
-		q.ready[it.msg.Act] = append(q.ready[it.msg.Act], it)
+		q.enqueue(heap.Pop(&q.delayed).(*item))
 	}
 	size := participant.MaxBatch
 	if q.down > 0 {
@@ -98,9 +124,7 @@ func (q *queue) next(now time.Time) (batch []*item, wait time.Duration) {
 	}
 	// Decisions first: they hold locks at every other resource of their transaction too.
 	for _, act := range urgency {
-		if n := min(size, len(q.ready[act])); n > 0 {
-			batch = q.ready[act][:n:n]
-			q.ready[act] = q.ready[act][n:]
+		if batch := q.take(act, size); len(batch) > 0 {
 			q.probing = q.down > 0
 			return batch, 0
 		}
@@ -111,26 +135,36 @@ func (q *queue) next(now time.Time) (batch []*item, wait time.Duration) {
 	return nil, 0
 }
 
+// take takes up to size ready items of an act, oldest first.
+func (q *queue) take(act protocol.Act, size int) []*item {
+	ready := &q.ready[act]
+	batch := make([]*item, 0, min(size, ready.Len()))
+	for len(batch) < cap(batch) {
+		it := ready.Front().Value.(*item)
+		q.dequeue(it)
+		batch = append(batch, it)
+	}
+	return batch
+}
+
 // urgency is the order of acts.
 var urgency = [...]protocol.Act{protocol.ActCommit, protocol.ActPrepare, protocol.ActRollback}
 
-// failed puts back a batch whose call failed as a whole. It returns the items that are not kept:
-// only a decision is worth repeating for ever.
-func (q *queue) failed(batch []*item, now time.Time) (dropped []*item) {
+// failed puts back a batch whose call failed as a whole. Only what is Lasting is worth repeating
+// for ever; the rest is given up, and may be added anew.
+func (q *queue) failed(batch []*item, now time.Time) {
 	q.probing = false
 	q.down++
 	q.notBefore = now.Add(q.backoff(q.down))
 	for _, it := range batch {
-		if it.msg.Act != protocol.ActCommit {
+		if !it.msg.Act.Lasting() {
 			q.done(it)
-			dropped = append(dropped, it)
 			continue
 		}
 		it.attempts++
 		it.at = q.notBefore
 		heap.Push(&q.delayed, it)
 	}
-	return dropped
 }
 
 // succeeded notes that the resource answered.

@@ -64,7 +64,7 @@ func TestQueueLimit(t *testing.T) {
 }
 
 // TestQueueDown: after a failed call one message probes, at growing intervals; decisions are kept
-// and the rest is handed back.
+// and the rest is given up.
 func TestQueueDown(t *testing.T) {
 	q, now := testQueue(100), time.Unix(1000, 0)
 	for seq := txn.Seq(1); seq <= 5; seq++ {
@@ -73,11 +73,10 @@ func TestQueueDown(t *testing.T) {
 	q.add(message(protocol.ActRollback, 1))
 	commits, _ := q.next(now)
 	rollbacks, _ := q.next(now)
-	if dropped := q.failed(commits, now); len(dropped) != 0 {
-		t.Errorf("%d decisions were given up", len(dropped))
-	}
-	if dropped := q.failed(rollbacks, now); len(dropped) != 1 {
-		t.Errorf("%d rollbacks handed back", len(dropped))
+	q.failed(commits, now)
+	q.failed(rollbacks, now)
+	if len(q.known) != 5 {
+		t.Errorf("%d messages are kept of 5 decisions and a rollback", len(q.known))
 	}
 	var last time.Duration
 	for range 12 {
@@ -130,26 +129,83 @@ func TestQueueAgain(t *testing.T) {
 	}
 }
 
+// TestQueueWithdraws: a PREPARE that has not left gives way to the ROLLBACK of its branch, and to
+// no other; one that has left is on its own.
+func TestQueueWithdraws(t *testing.T) {
+	q, now := testQueue(100), time.Unix(1000, 0)
+	for seq := txn.Seq(1); seq <= 3; seq++ {
+		q.add(message(protocol.ActPrepare, seq))
+	}
+	q.add(message(protocol.ActRollback, 2))
+	batch, _ := q.next(now)
+	if len(batch) != 2 || batch[0].msg.ID.Seq() != 1 || batch[1].msg.ID.Seq() != 3 {
+		t.Fatalf("a batch of %d, and the first is %s", len(batch), batch[0].msg.ID)
+	}
+	q.add(message(protocol.ActRollback, 3))
+	if !q.add(message(protocol.ActPrepare, 3)) || q.ready[protocol.ActPrepare].Len() != 0 {
+		t.Error("a PREPARE in a call is queued beside itself")
+	}
+	rollbacks, _ := q.next(now)
+	if len(rollbacks) != 2 || rollbacks[0].msg.Act != protocol.ActRollback {
+		t.Fatalf("then %d of %s", len(rollbacks), rollbacks[0].msg.Act)
+	}
+	for _, it := range append(batch, rollbacks...) {
+		q.done(it)
+	}
+	if len(q.known) != 0 {
+		t.Errorf("%d messages are left", len(q.known))
+	}
+}
+
+// TestQueueWithdrawsWhenFull: the PREPARE goes even if there is no room for the ROLLBACK, and what
+// was withdrawn takes no memory, however long the resource is down.
+func TestQueueWithdrawsWhenFull(t *testing.T) {
+	q, now := testQueue(2), time.Unix(1000, 0)
+	q.add(message(protocol.ActCommit, 1))
+	probe, _ := q.next(now)
+	q.failed(probe, now)
+	for seq := txn.Seq(2); seq < 1000; seq++ {
+		if !q.add(message(protocol.ActPrepare, seq)) || !q.add(message(protocol.ActRollback, seq)) {
+			t.Fatalf("no room for transaction %d", seq)
+		}
+		q.withdraw(itemKey{protocol.ActRollback, message(protocol.ActRollback, seq).Name})
+	}
+	if n := q.ready[protocol.ActPrepare].Len() + q.ready[protocol.ActRollback].Len(); n != 0 {
+		t.Errorf("%d messages stay in the queue", n)
+	}
+	q.add(message(protocol.ActPrepare, 1000))
+	q.add(message(protocol.ActCommit, 1001))
+	if q.add(message(protocol.ActRollback, 1000)) {
+		t.Error("a ROLLBACK finds room in a full queue")
+	}
+	if q.ready[protocol.ActPrepare].Len() != 0 {
+		t.Error("the PREPARE of a transaction that is over is still queued")
+	}
+}
+
 // TestMailbox: requests are bounded, answers are not, and a closed mailbox hands back what it
 // holds.
 func TestMailbox(t *testing.T) {
 	b := newMailbox()
-	reply := make(chan protocol.Reply, 1)
+	caller := &call{reply: make(chan protocol.Reply, 1)}
 	for range maxRequests {
-		if !b.put(input{reply: reply}) {
+		if !b.put(input{call: caller}) {
 			t.Fatal("turned away below the limit")
 		}
 	}
-	if b.put(input{reply: reply}) {
+	if b.put(input{call: caller}) {
 		t.Error("taken beyond the limit")
+	}
+	if !b.put(input{call: caller, gone: true}) {
+		t.Error("a caller may not go away")
 	}
 	if !b.put(input{event: protocol.Drain{}}) {
 		t.Error("an answer is turned away")
 	}
-	if got := b.take(nil); len(got) != maxRequests+1 {
+	if got := b.take(nil); len(got) != maxRequests+2 {
 		t.Errorf("took %d", len(got))
 	}
-	if !b.put(input{reply: reply}) {
+	if !b.put(input{call: caller}) {
 		t.Error("turned away although there is room again")
 	}
 	if left := b.close(); len(left) != 1 || b.put(input{}) {

@@ -40,7 +40,7 @@ func (m *Machine) begin(e Begin) {
 	if m.state.High-m.next < m.blockSize()/2 {
 		m.reserve()
 	}
-	m.live[t.id] = t
+	m.enter(t)
 	m.active++
 	if !key.IsZero() {
 		m.keyed[key.Hash] = t

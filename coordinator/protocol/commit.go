@@ -251,7 +251,7 @@ func (m *Machine) resume(d *Decided) {
 			}
 		}
 	}
-	m.live[t.id] = t
+	m.enter(t)
 	m.active++
 	if t.asking() {
 		m.inquire(t)

@@ -28,7 +28,8 @@ type Machine struct {
 	parked                 []Begin
 
 	live      map[txn.ID]*transaction
-	active    int // transactions of live that are undecided or unfinished, heuristic ones excluded
+	order     []txn.ID // of live, ascending; some may be over already
+	active    int      // transactions of live that are undecided or unfinished, heuristic ones excluded
 	timers    timers
 	keyed     map[[16]byte]*transaction
 	resources []*resource

@@ -163,16 +163,6 @@ func (m *Machine) result(t *transaction) *txn.Result {
 	return r
 }
 
-// Transactions lists what runs, oldest first, together with every transaction that needs a person.
-func (m *Machine) Transactions() []txn.Result {
-	all := make([]txn.Result, 0, len(m.live))
-	for _, t := range m.live {
-		all = append(all, *m.result(t))
-	}
-	slices.SortFunc(all, func(a, b txn.Result) int { return slices.Compare(a.ID[:], b.ID[:]) })
-	return all
-}
-
 // recent remembers how the last transactions ended that left no record. It is for people: the
 // outcome itself needs no memory, because no record means that nothing was changed.
 type recent struct {

@@ -1,0 +1,96 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gavel-tx/gavel/coordinator/protocol"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// Drain refuses new transactions and waits until those that run have ended, or ctx does. It does
+// not wait for branches of resources that do not answer or are not configured, once nothing else is
+// left: they are decided or rolled back, the log keeps what is decided, and the next start finishes
+// them. Which they are is told in the journal.
+func (c *Coordinator) Drain(ctx context.Context) error {
+	c.post(protocol.Drain{})
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		active, err := c.Active(ctx)
+		if err != nil || active == 0 {
+			return err
+		}
+		// Looking at every transaction is dear.
+		if n%drainLook == 0 {
+			stuck, only, err := c.onlyStuck(ctx)
+			if err != nil {
+				return err
+			}
+			if only {
+				c.cfg.Logger.Warn("drained, except for branches that nobody can finish now; "+
+					"the next start goes on with them", "branches", stuck)
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("coordinator: %d transactions still run: %w", active,
+				context.Cause(ctx))
+		}
+	}
+}
+
+const (
+	// drainEvery is the time between two counts of what runs.
+	drainEvery = 20 * time.Millisecond
+	// drainLook is the number of counts between two looks at what it is: a second.
+	drainLook = 50
+)
+
+// onlyStuck says whether all that runs are branches past their decision that have no way to their
+// resource, and how many they are for each resource.
+func (c *Coordinator) onlyStuck(ctx context.Context) (stuck string, only bool, err error) {
+	count := map[string]int{}
+	for t, err := range c.transactions(ctx, txn.ID{}) {
+		switch {
+		case err != nil:
+			return "", false, err
+		case undecided(t):
+			return "", false, nil
+		}
+		for _, name := range t.Pending() {
+			if l := c.lanes[name]; l != nil && !l.stuck(t.ID.Log()) {
+				return "", false, nil
+			}
+			count[name]++
+		}
+	}
+	return describe(count), len(count) > 0, nil
+}
+
+// undecided says whether t can still end either way here. With one phase its resource decides, and
+// has the word.
+func undecided(t txn.Result) bool {
+	switch t.State {
+	case txn.StateActive, txn.StatePreparing:
+		return true
+	case txn.StateDeciding:
+		return t.Plan != txn.PlanOnePhase
+	}
+	return false
+}
+
+// describe is "a: 2, b: 1".
+func describe(count map[string]int) string {
+	parts := make([]string, 0, len(count))
+	for _, name := range slices.Sorted(maps.Keys(count)) {
+		parts = append(parts, fmt.Sprintf("%s: %d", name, count[name]))
+	}
+	return strings.Join(parts, ", ")
+}
