@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
+	"github.com/gavel-tx/gavel/coordinator/core"
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txlog/vfs"
@@ -153,12 +155,25 @@ func def[T ~int | ~int64](field *T, value T) {
 	}
 }
 
-func (c Config) protocol() protocol.Config {
-	return protocol.Config{
-		DefaultTimeout: protocol.Instant(
-			c.DefaultTimeout,
-		), MaxTimeout: protocol.Instant(c.MaxTimeout),
-		Grace: protocol.Instant(c.Grace), Retention: protocol.Instant(c.Retention),
-		MaxActive: c.MaxActive, MaxPending: c.MaxPending,
+// core is what the core needs of c. Its retries are spread by a random number of its own.
+func (c Config) core() core.Config {
+	cfg := core.Config{
+		Machine: protocol.Config{
+			DefaultTimeout: protocol.Instant(c.DefaultTimeout),
+			MaxTimeout:     protocol.Instant(c.MaxTimeout),
+			Grace:          protocol.Instant(c.Grace),
+			Retention:      protocol.Instant(c.Retention),
+			MaxActive:      c.MaxActive,
+			MaxPending:     c.MaxPending,
+		},
+		Workers:       c.Workers,
+		SweepEvery:    protocol.Instant(c.SweepEvery),
+		SnapshotEvery: c.SnapshotEvery,
+		Rand:          rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}
+	for _, r := range c.Resources {
+		cfg.Resources = append(cfg.Resources, core.Resource{Name: r.Name, Kind: r.Kind,
+			AcceptIdentity: r.AcceptIdentity, AcceptForeign: r.AcceptForeign})
+	}
+	return cfg
 }

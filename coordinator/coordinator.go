@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gavel-tx/gavel/coordinator/core"
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/coordinator/record"
 	"github.com/gavel-tx/gavel/txlog"
@@ -19,18 +20,13 @@ import (
 
 // Coordinator is one epoch of a log. All methods are safe for concurrent use.
 type Coordinator struct {
-	cfg           Config
-	machineConfig protocol.Config
-	log           *txlog.Log
-	mail          *mailbox
-	persisted     latest
-	// start is the zero of the machine's clock.
-	start     time.Time
-	lanes     map[string]*lane
-	keepers   map[string]*keeper
-	snapshots snapshots
-	// adopted are logs whose decisions came along; it never changes after Open.
-	adopted []protocol.AdoptedRecord
+	cfg       Config
+	log       *txlog.Log
+	mail      *mailbox
+	persisted latest
+	// start is the zero of the core's clock.
+	start   time.Time
+	workers map[string]*workers
 
 	failed   failure
 	stop     context.CancelFunc
@@ -95,10 +91,9 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	}
 	c := &Coordinator{
 		cfg: cfg, mail: newMailbox(), persisted: latest{wake: make(chan struct{}, 1)},
-		lanes: map[string]*lane{}, keepers: map[string]*keeper{}, loopDone: make(chan struct{}),
+		workers: map[string]*workers{}, loopDone: make(chan struct{}),
 		failed: failure{ch: make(chan struct{})},
 	}
-	c.machineConfig = cfg.protocol().WithDefaults()
 	state, err := c.openLog()
 	if err != nil {
 		return nil, err
@@ -132,7 +127,6 @@ func (c *Coordinator) openLog() (*protocol.State, error) {
 	}
 	c.log = log
 	state.Log, state.Epoch = log.ID(), log.Epoch()
-	c.adopted = slices.Clone(state.Adopted())
 	return state, nil
 }
 
@@ -153,49 +147,21 @@ func (c *Coordinator) run(state *protocol.State) {
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	c.start = time.Now()
-	l := &loop{c: c, waiting: map[protocol.ReqID]*call{}, room: true}
-	for _, r := range c.cfg.Resources {
-		c.lanes[r.Name] = newLane(c, r)
-		c.keepers[r.Name] = newKeeper(c, r)
-	}
+	l := &loop{c: c, core: core.New(state, c.log, c.cfg.core(), 0),
+		waiting: map[protocol.ReqID]*call{}}
 	host, _ := os.Hostname()
-	l.m = protocol.New(state, c.machineConfig, 0)
-	l.m.Opened(
-		protocol.OpenRecord{
-			Epoch:   state.Epoch,
-			Host:    host,
-			PID:     os.Getpid(),
-			Version: c.cfg.Version,
-			Wall:    c.start.UnixNano(),
-		},
-	)
+	l.core.Opened(protocol.OpenRecord{Epoch: state.Epoch, Host: host, PID: os.Getpid(),
+		Version: c.cfg.Version, Wall: c.start.UnixNano()})
 	c.cfg.Logger.Info("coordinator is open", "log", state.Log.String(), "epoch", state.Epoch,
 		"unfinished decisions", len(state.OpenDecisions()))
-	c.join.Go(func() { l.run(ctx) })
 	for _, r := range c.cfg.Resources {
-		for range c.cfg.Workers {
-			c.join.Go(func() { c.lanes[r.Name].work(ctx) })
+		w := newWorkers(c, r, len(state.Adopted()))
+		c.workers[r.Name] = w
+		for range c.cfg.Workers + 1 {
+			c.join.Go(func() { w.run(ctx) })
 		}
-		c.join.Go(func() { c.keepers[r.Name].run(ctx) })
 	}
-}
-
-// send hands a message to the lane of its resource. One that is not configured any more gets
-// nothing, and its branches stay as they are.
-func (c *Coordinator) send(name string, m protocol.Message) {
-	if l := c.lanes[name]; l != nil {
-		l.send(m)
-		return
-	}
-	c.post(answerUnknown(m, "the resource is not configured"))
-}
-
-func (c *Coordinator) post(events ...protocol.Event) {
-	in := make([]input, len(events))
-	for i, e := range events {
-		in[i] = input{event: e}
-	}
-	c.mail.put(in...)
+	c.join.Go(func() { l.run(ctx) })
 }
 
 // now is this moment on the machine's clock.
@@ -268,7 +234,7 @@ func (c *Coordinator) request(ctx context.Context, e protocol.Event) (protocol.R
 // was only begun is rolled back by any crash. A refusal is a *txn.Refusal.
 func (c *Coordinator) Begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, error) {
 	for _, name := range r.Resources {
-		if c.lanes[name] == nil {
+		if c.workers[name] == nil {
 			return txn.Begun{}, txn.Refusef(txn.ReasonNoResource, "resources",
 				"no resource %.80q is configured", name)
 		}
@@ -316,11 +282,11 @@ func (c *Coordinator) result(rep protocol.Reply, err error) (txn.Result, error) 
 	return *rep.Result, nil
 }
 
-// look runs f inside the loop and returns what it found.
-func look[T any](ctx context.Context, c *Coordinator, f func(*protocol.Machine) T) (T, error) {
+// inside runs f inside the loop and returns what it found.
+func inside[T any](ctx context.Context, c *Coordinator, f func(*core.Core) T) (T, error) {
 	found := make(chan T, 1)
 	var none T
-	if !c.mail.put(input{look: func(l *loop) { found <- f(l.m) }}) {
+	if !c.mail.put(input{do: func(l *loop) { found <- f(l.core) }}) {
 		return none, c.stopped()
 	}
 	select {
@@ -331,6 +297,11 @@ func look[T any](ctx context.Context, c *Coordinator, f func(*protocol.Machine) 
 	case <-ctx.Done():
 		return none, fmt.Errorf("coordinator: %w", context.Cause(ctx))
 	}
+}
+
+// look is inside for those who look at the machine.
+func look[T any](ctx context.Context, c *Coordinator, f func(*protocol.Machine) T) (T, error) {
+	return inside(ctx, c, func(k *core.Core) T { return f(k.Machine()) })
 }
 
 // Close stops at once and waits for every goroutine. Undecided transactions are rolled back by the

@@ -14,15 +14,14 @@
 //
 // # How it works
 //
-//	callers ─▶ inbox ─▶ loop ──────────▶ protocol.Machine (pure)
-//	                     │   Appends ──▶ txlog ── Persisted ──▶ inbox
-//	                     │   Messages ─▶ a lane per resource ── answers ──▶ inbox
-//	                     └─  Replies ──▶ callers
-//	a keeper per resource: who are you? ─▶ Register; every second: what is prepared? ─▶ Swept
+//	callers ─▶ inbox ─▶ loop ─────────▶ core.Core (pure)
+//	                     │   Appends ─▶ txlog ── Persisted ──▶ loop
+//	                     │   Calls ───▶ workers ─▶ resources ── answers ──▶ inbox
+//	                     └─  Replies ─▶ callers
 //
-// One goroutine, the loop, owns the machine. The goroutines around it only carry: the log's
-// flusher, a few workers for each lane, a keeper for each resource. [Coordinator.Close] joins them
-// all.
+// One goroutine, the loop, owns the core, which knows what to ask of whom and when. The goroutines
+// around it only carry: the log's flusher, and a few workers for each resource. [Coordinator.Close]
+// joins them all.
 //
 // # What callers may rely on
 //

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gavel-tx/gavel/coordinator/protocol"
+	"github.com/gavel-tx/gavel/coordinator/core"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -17,7 +17,7 @@ import (
 // left: they are decided or rolled back, the log keeps what is decided, and the next start finishes
 // them. Which they are is told in the journal.
 func (c *Coordinator) Drain(ctx context.Context) error {
-	c.post(protocol.Drain{})
+	c.mail.put(input{do: func(l *loop) { l.core.Drain() }})
 	tick := time.NewTicker(drainEvery)
 	defer tick.Stop()
 	for n := 1; ; n++ {
@@ -56,22 +56,35 @@ const (
 // onlyStuck says whether all that runs are branches past their decision that have no way to their
 // resource, and how many they are for each resource.
 func (c *Coordinator) onlyStuck(ctx context.Context) (stuck string, only bool, err error) {
-	count := map[string]int{}
+	type place struct {
+		resource string
+		log      txn.LogID
+	}
+	places, count := map[place]bool{}, map[string]int{}
 	for t, err := range c.transactions(ctx, txn.ID{}) {
 		switch {
 		case err != nil:
 			return "", false, err
+		case t.State == txn.StateHeuristic:
+			// It needs a person, and does not count as running.
+			continue
 		case undecided(t):
 			return "", false, nil
 		}
 		for _, name := range t.Pending() {
-			if l := c.lanes[name]; l != nil && !l.stuck(t.ID.Log()) {
-				return "", false, nil
-			}
+			places[place{name, t.ID.Log()}] = true
 			count[name]++
 		}
 	}
-	return describe(count), len(count) > 0, nil
+	all, err := inside(ctx, c, func(k *core.Core) bool {
+		for p := range places {
+			if !k.Stuck(p.resource, p.log) {
+				return false
+			}
+		}
+		return true
+	})
+	return describe(count), all && len(count) > 0, err
 }
 
 // undecided says whether t can still end either way here. With one phase its resource decides, and

@@ -259,7 +259,7 @@ func TestAbandonedKey(t *testing.T) {
 func (w *world) waiting(c *Coordinator) int {
 	w.t.Helper()
 	n := make(chan int, 1)
-	if !c.mail.put(input{look: func(l *loop) { n <- len(l.waiting) }}) {
+	if !c.mail.put(input{do: func(l *loop) { n <- len(l.waiting) }}) {
 		w.t.Fatal("the loop has ended")
 	}
 	return <-n
@@ -333,7 +333,7 @@ func TestGoneBeforeTheLoopLooked(t *testing.T) {
 			t.Fatal(err)
 		}
 		asleep := make(chan struct{})
-		c.mail.put(input{look: func(*loop) { <-asleep }})
+		c.mail.put(input{do: func(*loop) { <-asleep }})
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := make(chan error, 2)
 		for _, e := range []protocol.Event{

@@ -4,26 +4,23 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/gavel-tx/gavel/coordinator/core"
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/txn"
 )
 
 // journal turns a note into a line and a count. A transaction gets a line only if it was slow or
 // did not commit; whatever needs a person is an error.
-func (c *Coordinator) journal(n protocol.Note, m *protocol.Machine) {
-	resource := ""
-	if n.RM != 0 {
-		resource = m.Name(n.RM)
-	}
+func (c *Coordinator) journal(n core.Note) {
 	switch n.Kind {
 	case protocol.NoteDone:
 		c.journalDone(*n.Result)
 	case protocol.NoteSwept:
-		c.cfg.Logger.Info("finishing an orphan", "name", n.Name.String(), "resource", resource,
+		c.cfg.Logger.Info("finishing an orphan", "name", n.Name.String(), "resource", n.Resource,
 			"label", n.Label.String(), "because", n.Reason)
 	case protocol.NoteAlarm:
-		c.cfg.Observer.Alarmed(resource, n.Label)
-		attrs := []any{"resource", resource, "because", n.Reason}
+		c.cfg.Observer.Alarmed(n.Resource, n.Label)
+		attrs := []any{"resource", n.Resource, "because", n.Reason}
 		if n.Name != (txn.Name{}) {
 			attrs = append(attrs, "transaction", n.ID.String(), "name", n.Name.String())
 		}

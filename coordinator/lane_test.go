@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gavel-tx/gavel/coordinator/core"
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -130,7 +131,10 @@ func TestAdoptedLogHasAnotherOwner(t *testing.T) {
 		})
 		w.want(committed+1, 0)
 		for name := range faces {
-			if c.lanes[name].stuck(w.log) {
+			stuck, err := inside(t.Context(), c, func(k *core.Core) bool {
+				return k.Stuck(name, w.log)
+			})
+			if stuck || err != nil {
 				t.Errorf("%s lets us act, and counts as refusing", name)
 			}
 		}

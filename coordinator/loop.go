@@ -4,111 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
+	"github.com/gavel-tx/gavel/coordinator/core"
 	"github.com/gavel-tx/gavel/coordinator/protocol"
-	"github.com/gavel-tx/gavel/coordinator/record"
+	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txlog"
 	"github.com/gavel-tx/gavel/txn"
 	"github.com/gavel-tx/gavel/txn/point"
 )
 
-// input is one thing for the loop: an event, with a call if somebody waits for the reply; the word
-// that the caller of an event has gone away; or a look from inside the loop.
-type input struct {
-	event protocol.Event
-	call  *call
-	gone  bool
-	look  func(*loop)
-}
-
-// call is a caller that waits.
-type call struct {
-	// reply has room for the one reply, so that the loop never waits for a caller.
-	reply chan protocol.Reply
-	// req is the loop's number for it. Only the loop touches it.
-	req protocol.ReqID
-}
-
-// mailbox is the loop's inbox. Requests of callers are bounded by maxRequests. Nothing else may be
-// turned away, and need not be: a caller goes away once, and answers of resources are bounded by
-// the questions that were asked, so that the loop, which asks, never waits for itself.
-type mailbox struct {
-	mu struct {
-		sync.Mutex
-		inputs   []input
-		requests int
-		closed   bool
-	}
-	wake chan struct{}
-}
-
-// maxRequests bounds the requests that wait for the loop.
-const maxRequests = 65_536
-
-func newMailbox() *mailbox { return &mailbox{wake: make(chan struct{}, 1)} }
-
-// put adds inputs. It is false if a request finds the mailbox full, or if the loop has ended.
-func (b *mailbox) put(in ...input) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.mu.closed {
-		return false
-	}
-	for _, i := range in {
-		if i.call != nil && !i.gone {
-			if b.mu.requests >= maxRequests {
-				return false
-			}
-			b.mu.requests++
-		}
-	}
-	b.mu.inputs = append(b.mu.inputs, in...)
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
-	return true
-}
-
-// take empties the mailbox into buf, which it returns.
-func (b *mailbox) take(buf []input) []input {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	buf, b.mu.inputs = b.mu.inputs, buf[:0]
-	b.mu.requests = 0
-	return buf
-}
-
-// close refuses everything from now on and returns what nobody has taken.
-func (b *mailbox) close() []input {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.mu.closed = true
-	left := b.mu.inputs
-	b.mu.inputs = nil
-	return left
-}
-
-// loop owns the machine. Everything else talks to it through the mailbox.
+// loop owns the core. Everything else talks to it through the mailbox.
 type loop struct {
 	c       *Coordinator
-	m       *protocol.Machine
+	core    *core.Core
 	waiting map[protocol.ReqID]*call
-	lastReq protocol.ReqID
-	// appended ties the log's indexes to the machine's, oldest first.
-	appended []appended
-	room     bool
-	buf      []byte
-	recs     []txlog.Record
-}
-
-type appended struct {
-	log, machine uint64
-	// commit is a transaction that this append decides, if it decides any.
-	commit txn.ID
 }
 
 // run is the loop. It ends when ctx does.
@@ -118,8 +28,8 @@ func (l *loop) run(ctx context.Context) {
 	defer timer.Stop()
 	var inputs []input
 	for {
-		l.tick()
-		l.flush()
+		l.core.Tick(l.c.now())
+		l.work()
 		timer.Reset(l.untilTimer())
 		select {
 		case <-ctx.Done():
@@ -130,7 +40,7 @@ func (l *loop) run(ctx context.Context) {
 			inputs = l.c.mail.take(inputs)
 			l.take(inputs)
 		case <-l.c.persisted.wake:
-			l.persisted()
+			l.core.Persisted(l.c.persisted.get())
 		case <-timer.C:
 		}
 	}
@@ -140,20 +50,11 @@ func (l *loop) run(ctx context.Context) {
 const idleTick = 100 * time.Millisecond
 
 func (l *loop) untilTimer() time.Duration {
-	next := l.m.NextTimer()
+	next := l.core.Next()
 	if next == 0 {
 		return idleTick
 	}
 	return max(0, min(idleTick, time.Duration(next-l.c.now())))
-}
-
-func (l *loop) tick() {
-	l.m.Step(protocol.Tick{Now: l.c.now()})
-	if room := l.c.log.Room(); room != l.room {
-		l.room = room
-		l.m.Step(protocol.Room{Available: room})
-		l.c.cfg.Logger.Warn("the room of the log's disk changed", "room for new transactions", room)
-	}
 }
 
 func (l *loop) take(inputs []input) {
@@ -161,123 +62,70 @@ func (l *loop) take(inputs []input) {
 		in := inputs[i]
 		inputs[i] = input{}
 		switch {
-		case in.look != nil:
-			in.look(l)
-			continue
+		case in.do != nil:
+			in.do(l)
 		case in.gone:
-			l.forget(in)
-			continue
-		case in.call != nil:
-			l.lastReq++
-			in.call.req = l.lastReq
-			l.waiting[l.lastReq] = in.call
-			in.event = withReq(in.event, l.lastReq)
-		}
-		l.m.Step(in.event)
-		if f, ok := in.event.(protocol.Finished); ok {
-			point.Hit(point.AfterAck, f.ID)
+			l.forget(in.call)
+		default:
+			in.call.asked = l.core.Request(in.event)
+			l.waiting[core.ReqOf(in.call.asked)] = in.call
 		}
 	}
 }
 
 // forget drops a caller that has gone away, here and in the machine. One that was answered
 // meanwhile has left nothing behind.
-func (l *loop) forget(in input) {
-	req := in.call.req
+func (l *loop) forget(c *call) {
+	req := core.ReqOf(c.asked)
 	if l.waiting[req] != nil {
 		delete(l.waiting, req)
-		l.m.Step(protocol.Cancel{Of: withReq(in.event, req)})
+		l.core.Cancel(c.asked)
 	}
 }
 
-// withReq puts the loop's own number on a request.
-func withReq(e protocol.Event, req protocol.ReqID) protocol.Event {
-	switch e := e.(type) {
-	case protocol.Begin:
-		e.Req = req
-		return e
-	case protocol.Commit:
-		e.Req = req
-		return e
-	case protocol.Rollback:
-		e.Req = req
-		return e
-	case protocol.Ask:
-		e.Req = req
-		return e
-	case protocol.Register:
-		e.Req = req
-		return e
-	}
-	panic(fmt.Sprintf("coordinator: nobody replies to %T", e))
-}
-
-// flush carries out what the machine wants. Appends go first; nothing that depends on them is among
-// the messages and replies, because that comes only out of Persisted.
-func (l *loop) flush() {
+// work carries out what the core wants. It waits for the disk only when the log's own memory is
+// full, and then everything waits with it.
+func (l *loop) work() {
 	for {
-		r := l.m.Ready()
-		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 {
+		w, err := l.core.Work()
+		l.carry(w)
+		switch {
+		case err == nil:
 			return
-		}
-		if !l.append(r.Appends) {
-			return
-		}
-		for _, m := range r.Messages {
-			l.c.send(l.m.Name(m.RM), m)
-		}
-		for _, rep := range r.Replies {
-			hitReply(rep)
-			if call := l.waiting[rep.Req]; call != nil {
-				delete(l.waiting, rep.Req)
-				call.reply <- rep
-			}
-		}
-		for _, n := range r.Notes {
-			l.c.journal(n, l.m)
-		}
-	}
-}
-
-// append hands records to the log, in calls of at most maxAppend bytes. It waits for the disk only
-// when the log's own memory is full, and then everything waits with it.
-func (l *loop) append(appends []protocol.Append) bool {
-	for len(appends) > 0 {
-		l.buf, l.recs = l.buf[:0], l.recs[:0]
-		forced, n := false, 0
-		var commit txn.ID
-		for n < len(appends) && len(l.buf) < maxAppend {
-			at := len(l.buf)
-			rec := record.Encode(l.buf, appends[n].Record)
-			l.buf = rec.Data
-			rec.Data = rec.Data[at:]
-			l.recs = append(l.recs, rec)
-			if c, ok := appends[n].Record.(protocol.CommitRecord); ok {
-				commit = c.ID
-			}
-			hitAppend(appends[n].Record)
-			forced = forced || appends[n].Forced
-			n++
-		}
-		index, err := l.c.log.Append(l.recs, forced)
-		for errors.Is(err, txlog.ErrBacklog) && l.waitForDisk() {
-			index, err = l.c.log.Append(l.recs, forced)
-			// The word that ended the wait is still news to the loop.
-			defer l.c.persisted.signal()
-		}
-		if err != nil {
+		case !errors.Is(err, txlog.ErrBacklog):
 			l.c.fail(fmt.Errorf("append to the log: %w", err))
-			return false
+			return
+		case !l.waitForDisk():
+			return
 		}
-		l.appended = append(l.appended, appended{index, appends[n-1].Index, commit})
-		appends = appends[n:]
+		l.core.Persisted(l.c.persisted.get())
 	}
-	return true
 }
 
-// maxAppend is a quarter of a frame. The slices of recs stay valid while buf grows: each keeps the
-// array that it was cut from.
-const maxAppend = 256 << 10
+func (l *loop) carry(w core.Work) {
+	for _, line := range w.Lines {
+		l.c.cfg.Logger.Log(context.Background(), line.Level, line.Message, line.Attrs...)
+	}
+	for _, call := range w.Calls {
+		l.c.workers[call.Resource].calls <- call
+	}
+	for _, rep := range w.Replies {
+		hitReply(rep)
+		if c := l.waiting[rep.Req]; c != nil {
+			delete(l.waiting, rep.Req)
+			c.reply <- rep
+		}
+	}
+	for _, n := range w.Notes {
+		l.c.journal(n)
+	}
+	if w.Snapshot != nil {
+		l.c.join.Go(func() { l.c.snapshot(w.Snapshot) })
+	}
+	if w.Failed != nil {
+		l.c.fail(w.Failed)
+	}
+}
 
 // waitForDisk waits until the log has made something durable. It is false if the log failed.
 func (l *loop) waitForDisk() bool {
@@ -289,24 +137,79 @@ func (l *loop) waitForDisk() bool {
 	}
 }
 
-// persisted releases what the log has made durable.
-func (l *loop) persisted() {
-	p := l.c.persisted.get()
-	n := 0
-	for n < len(l.appended) && l.appended[n].log <= p.Index {
-		n++
-	}
-	if n == 0 {
-		return
-	}
-	for _, a := range l.appended[:n] {
-		if !a.commit.IsZero() {
-			point.Hit(point.AfterForceBeforeSend, a.commit)
+// workers make the calls of one resource and hand the answers to the loop.
+type workers struct {
+	c *Coordinator
+	r participant.Resource
+	// calls has room for all that the core lets run at once, so that the loop never waits here.
+	calls chan *core.Call
+}
+
+// newWorkers makes room for the calls that may run: the configured number, each of which is split
+// by the adopted logs, and a listing or registration.
+func newWorkers(c *Coordinator, r Resource, adopted int) *workers {
+	return &workers{c: c, r: r.Manager, calls: make(chan *core.Call, c.cfg.Workers*(1+adopted)+1)}
+}
+
+// run is one worker, until ctx ends.
+func (w *workers) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case call := <-w.calls:
+			a := w.ask(ctx, call)
+			w.c.mail.put(input{do: func(l *loop) { l.core.Answered(call, a) }})
 		}
 	}
-	l.m.Step(protocol.Persisted{Index: l.appended[n-1].machine})
-	l.appended = slices.Delete(l.appended, 0, n)
-	l.maybeSnapshot(p.LSN)
+}
+
+// ask makes one call. Its slice belongs to the answer.
+func (w *workers) ask(ctx context.Context, call *core.Call) (a core.Answer) {
+	ctx, cancel := context.WithTimeout(ctx, w.c.cfg.CallTimeout)
+	defer cancel()
+	switch call.What {
+	case core.Prepare:
+		a.Votes, a.Err = w.r.Prepare(ctx, call.Fence, call.Branches)
+	case core.Commit:
+		point.Hit(point.BeforeSend, call.Branches[0].Name.ID())
+		a.Findings, a.Err = w.r.Commit(ctx, call.Fence, call.Branches)
+		if a.Err == nil {
+			point.Hit(point.AfterSend, call.Branches[0].Name.ID())
+		}
+	case core.Rollback:
+		a.Findings, a.Err = w.r.Rollback(ctx, call.Fence, call.Branches)
+	case core.OnePhase:
+		a.Findings, a.Err = w.r.(participant.OnePhaser).
+			CommitOnePhase(ctx, call.Fence, call.Branches)
+	case core.Inquire:
+		a.Findings, a.Err = w.r.Inquire(ctx, call.Fence, call.Branches)
+	case core.List:
+		a.Listing, a.Err = w.r.List(ctx, call.Fence)
+	case core.Describe:
+		a.Description, a.Err = w.describe(ctx)
+	}
+	return a
+}
+
+// describe asks who the resource is. It counts as able to commit in one phase only if it can be
+// asked to.
+func (w *workers) describe(ctx context.Context) (participant.Description, error) {
+	d, ok := w.r.(participant.Describer)
+	if !ok {
+		return participant.Description{}, core.ErrNoDescriber
+	}
+	desc, err := d.Describe(ctx)
+	_, can := w.r.(participant.OnePhaser)
+	desc.OnePhase = desc.OnePhase && can
+	return desc, err
+}
+
+// snapshot writes a snapshot, beside the loop.
+func (c *Coordinator) snapshot(s *core.Snapshot) {
+	point.Hit(point.DuringCheckpoint, txn.ID{})
+	err := c.log.Snapshot(s.LSN, s.Records)
+	c.mail.put(input{do: func(l *loop) { l.core.Snapshotted(err) }})
 }
 
 // end answers everybody who still waits: what was asked has an unknown result.
@@ -318,22 +221,13 @@ func (l *loop) end() {
 			in.call.reply <- protocol.Reply{Err: l.c.stopped()}
 		}
 	}
-	for _, call := range l.waiting {
-		call.reply <- protocol.Reply{Err: l.c.stopped()}
+	for _, c := range l.waiting {
+		c.reply <- protocol.Reply{Err: l.c.stopped()}
 	}
 	close(l.c.loopDone)
 }
 
-// hitAppend and hitReply mark the steps of a transaction that a crash test looks for.
-func hitAppend(r protocol.Record) {
-	switch r := r.(type) {
-	case protocol.CommitRecord:
-		point.Hit(point.BeforeForce, r.ID)
-	case protocol.EndRecord:
-		point.Hit(point.BeforeEnd, r.IDs[0])
-	}
-}
-
+// hitReply marks the steps of a transaction that a crash test looks for.
 func hitReply(r protocol.Reply) {
 	switch {
 	case r.Begun != nil:
@@ -341,20 +235,4 @@ func hitReply(r protocol.Reply) {
 	case r.Result != nil:
 		point.Hit(point.BeforeAckClient, r.Result.ID)
 	}
-}
-
-// fenceFor is the fence for branches of log: ours, or that of a log whose decisions we took over,
-// at its last known epoch. Should that log be alive after all, it keeps its right, and we wait.
-func (c *Coordinator) fenceFor(log txn.LogID) txn.Fence {
-	for _, a := range c.adopted {
-		if a.Log == log {
-			return txn.Fence{Log: a.Log, Epoch: a.Epoch, LSN: a.LSN}
-		}
-	}
-	return c.fence()
-}
-
-// fence says on whose behalf resources are called.
-func (c *Coordinator) fence() txn.Fence {
-	return txn.Fence{Log: c.log.ID(), Epoch: c.log.Epoch(), LSN: c.log.LSN()}
 }

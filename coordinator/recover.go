@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/gavel-tx/gavel/coordinator/core"
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txlog"
@@ -104,9 +106,7 @@ func (p PlanRequest) judge(
 ) PlanRow {
 	f := protocol.Facts{Standing: txn.StandingPrepared, Older: true}
 	f.Says, f.Listed = p.State.Says(b.Name, at, p.State.High)
-	if p.Running && f.Says == protocol.SaysNothing {
-		f.Says = protocol.SaysLive
-	}
+	f.Says = p.live(f.Says)
 	if !b.Ours {
 		f.Standing = txn.StandingForeign
 	}
@@ -125,6 +125,15 @@ func (p PlanRequest) judge(
 	}
 }
 
+// live is what the log of a running coordinator says: what has no record, or no answer yet, may be
+// under way.
+func (p PlanRequest) live(says protocol.Says) protocol.Says {
+	if p.Running && (says == protocol.SaysNothing || says == protocol.SaysOnePhase) {
+		return protocol.SaysLive
+	}
+	return says
+}
+
 // missing judges the branches of open decisions that the resource does not list.
 func (p PlanRequest) missing(
 	ctx context.Context,
@@ -133,11 +142,16 @@ func (p PlanRequest) missing(
 	listed map[txn.Name]bool,
 ) ([]PlanRow, error) {
 	var ask []participant.Branch
+	says := map[txn.Name]protocol.Says{}
 	for _, d := range p.State.OpenDecisions() {
 		for _, b := range d.Commit.Branches {
 			name := txn.NameOf(d.Commit.ID, b.Branch)
 			if b.RM == rm && !listed[name] {
 				ask = append(ask, participant.Branch{Name: name, Evidence: b.Evidence})
+				says[name] = protocol.SaysCommit
+				if d.Asking {
+					says[name] = p.live(protocol.SaysOnePhase)
+				}
 			}
 		}
 	}
@@ -148,12 +162,15 @@ func (p PlanRequest) missing(
 			n++
 		}
 		found, err := r.Manager.Inquire(ctx, p.fence(ask[0].Name.Log), ask[:n])
-		if err = complete(err, len(found), n); err != nil {
+		if err == nil && len(found) != n {
+			err = fmt.Errorf("the resource gave %d answers to %d questions", len(found), n)
+		}
+		if err != nil {
 			return rows, fmt.Errorf("inquire: %w", err)
 		}
 		for i, f := range found {
 			label, verdict := protocol.Judge(
-				protocol.Facts{Says: protocol.SaysCommit, Standing: f.Standing, Listed: true},
+				protocol.Facts{Says: says[ask[i].Name], Standing: f.Standing, Listed: true},
 			)
 			rows = append(
 				rows,
@@ -210,18 +227,30 @@ func (c *Coordinator) Plan(
 	progress func(done, total int, resource string),
 ) ([]PlanRow, error) {
 	// The state belongs to the loop; its records carry it out.
-	said, err := look(ctx, c, func(m *protocol.Machine) *protocol.State {
-		s := protocol.NewState(m.State().Log)
-		for r := range m.State().Records() {
-			if err := s.Apply(r); err != nil {
-				panic(fmt.Sprintf("coordinator: a state is not what its records say: %v", err))
-			}
-		}
-		return s
+	type said struct {
+		records []protocol.Record
+		fence   txn.Fence
+	}
+	now, err := inside(ctx, c, func(k *core.Core) said {
+		return said{slices.Collect(k.Machine().State().Records()), k.Fence()}
 	})
 	if err != nil {
 		return nil, err
 	}
-	return Plan(ctx, PlanRequest{State: said, Running: true, Fence: c.fence(),
+	state := protocol.NewState(c.log.ID())
+	for _, r := range now.records {
+		if err := state.Apply(r); err != nil {
+			return nil, fmt.Errorf("coordinator: plan: %w", err)
+		}
+	}
+	return Plan(ctx, PlanRequest{State: state, Running: true, Fence: now.fence,
 		Resources: c.cfg.Resources, Progress: progress})
+}
+
+// ResourceStatus is what is known about a resource, for people and metrics.
+type ResourceStatus = core.ResourceStatus
+
+// Resources tells what is known about each configured resource.
+func (c *Coordinator) Resources(ctx context.Context) ([]ResourceStatus, error) {
+	return inside(ctx, c, (*core.Core).Resources)
 }

@@ -11,38 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/gavel-tx/gavel/coordinator/protocol"
-	"github.com/gavel-tx/gavel/txlog"
 	"github.com/gavel-tx/gavel/txlog/vfs"
 	"github.com/gavel-tx/gavel/txn"
 )
-
-// TestSnapshotBackoff: one at a time; after failures later and later, after a success at once.
-func TestSnapshotBackoff(t *testing.T) {
-	var s snapshots
-	now := protocol.Instant(0)
-	for i := range 40 {
-		if !s.begin(now) || s.begin(now) {
-			t.Fatalf("try %d: not exactly one may begin", i)
-		}
-		wait := s.end(now, txlog.ErrNoSpace)
-		if want := min(time.Second<<min(i, 20), 5*time.Minute); wait != want {
-			t.Errorf("failure %d is followed by %v, want %v", i, wait, want)
-		}
-		if s.begin(now + protocol.Instant(wait) - 1) {
-			t.Errorf("failure %d: tried too early", i)
-		}
-		now += protocol.Instant(wait)
-	}
-	s.begin(now)
-	s.end(now, nil)
-	if !s.begin(now) {
-		t.Fatal("a success is held against the next")
-	}
-	if wait := s.end(now, txlog.ErrNoSpace); wait != time.Second {
-		t.Errorf("the first failure after a success is followed by %v", wait)
-	}
-}
 
 // snapshotFiles are the snapshots in the log's directory.
 func (w *world) snapshotFiles() (names []string) {
@@ -95,7 +66,7 @@ func TestSnapshotsOfAFullDisk(t *testing.T) {
 			t.Errorf("%d failures are told %d times", tries.Load(), told)
 		}
 		full.Store(false)
-		time.Sleep(maxSnapshotBackoff)
+		time.Sleep(5 * time.Minute)
 		id, votes := w.begun(c)
 		w.commit(c, id, votes, txn.AckApplied)
 		synctest.Wait()
@@ -166,7 +137,7 @@ func TestSnapshotIsOfWhatWasReported(t *testing.T) {
 		observer.holdAfter(1)
 		reported := c.log.LSN()
 		asleep := make(chan struct{})
-		c.mail.put(input{look: func(*loop) { <-asleep }})
+		c.mail.put(input{do: func(*loop) { <-asleep }})
 		synctest.Wait()
 		close(disk)
 		synctest.Wait()

@@ -15,6 +15,9 @@
 //   - Every call may be repeated, reordered and concurrent with any other; the effect is that of
 //     one.
 //
+// Where one branch alone has work to do, no vote is needed: an adapter that is a [OnePhaser]
+// commits it in one step, and that commit is the decision.
+//
 // The conformance suite in participant/participanttest holds an adapter to all of it.
 package participant
 
@@ -41,15 +44,18 @@ var ErrFenced = errors.New("participant: fenced: a newer epoch of this log has b
 // position below one already seen: it was restored from a backup. Nothing was done.
 var ErrRegression = errors.New("participant: the coordinator's log went backwards")
 
-// ErrNotResolver is returned by Commit and Rollback while another session holds the right to finish
-// branches of this log in this database. Nothing was done; ask again.
+// ErrNotResolver is returned by Commit, Rollback and CommitOnePhase while another session holds the
+// right to finish branches of this log in this database. Nothing was done; ask again.
 var ErrNotResolver = errors.New(
 	"participant: another process finishes the branches of this log here",
 )
 
 // Branch names one branch in a call, with the evidence of its vote where there is one.
 type Branch struct {
-	Name     txn.Name
+	Name txn.Name
+	// Evidence of a branch that was never prepared has no XID. It then says which resource is meant
+	// and a position that its history had reached, so that one that was replaced or restored since
+	// answers Held.
 	Evidence txn.Evidence
 }
 
@@ -62,11 +68,14 @@ type Vote struct {
 	SQLState string
 }
 
-// Finding is the answer to Commit, Rollback and Inquire for one branch.
+// Finding is the answer to Commit, Rollback, Inquire and CommitOnePhase for one branch.
 type Finding struct {
 	Standing txn.Standing
 	// Reason says what was seen, in words for an operator. Empty where Standing says it all.
 	Reason string
+	// SQLState of a RolledBack says why, as that of a Vote does: the caller sees by it whether the
+	// work may succeed when it is run again. Empty: not known.
+	SQLState string
 }
 
 // Listed is one prepared branch found by List.
@@ -116,12 +125,43 @@ type Resource interface {
 	// Rollback finishes prepared branches that will never commit. A branch that does not exist is
 	// Gone, which is enough for the caller's log; should it appear later, a sweep finds it.
 	Rollback(ctx context.Context, f txn.Fence, b []Branch) ([]Finding, error)
-	// Inquire tells where branches stand and changes nothing.
+	// Inquire tells where branches stand. It changes nothing about what is prepared, nor about work
+	// of the caller's own epoch. Unprepared work of older epochs has been rolled back when it
+	// answers, as when any call of a newer epoch does: of such a branch it says Committed or
+	// RolledBack, with the proof that [OnePhaser] demands, or Gone. RolledBack is a promise, and
+	// may be remembered against the branch's name.
 	Inquire(ctx context.Context, f txn.Fence, b []Branch) ([]Finding, error)
 	// List names every prepared branch with our prefix in this database, of all logs. It fails,
 	// rather than returning less, on a standby, on a wrong identity or when it cannot see
 	// everything.
 	List(ctx context.Context, f txn.Fence) (Listing, error)
+}
+
+// OnePhaser is implemented by resources that can commit a branch that is not prepared. It is safe
+// for concurrent use, and slices are treated as those of a Resource are.
+type OnePhaser interface {
+	// CommitOnePhase commits branches in one step: the resource's own commit is the decision. The
+	// caller's log holds, durably, that it was asked for, and nothing about how it ends, so that
+	// every answer must be one that the resource gives again after a crash of either.
+	//
+	//	Committed    durably committed, by this call or before
+	//	RolledBack   proven that it did not commit, and never will under this or an older fence: a
+	//	             conflict, an earlier call of the branch that failed, or work that was lost
+	//	             where the adapter durably knows every commit
+	//	Gone         it is not here, and nothing proves how it ended
+	//	Held         as everywhere: the resource is another one, or went backwards
+	//	Foreign      as everywhere: it must not be finished by this caller
+	//	Unknown      ask again
+	//
+	// A branch that is prepared already is committed. Repeating the call gives the same answer;
+	// Committed and RolledBack may only ever turn into Gone, when the adapter's memory is bounded.
+	//
+	// An older fence than one already seen is ErrFenced, as everywhere. For the other calls it is
+	// enough to refuse when they arrive, since what a deposed caller delivers was decided durably.
+	// Here the call itself decides, and so the fence is judged where the branch commits: once any
+	// call of a newer epoch was answered, no call of an older one, not even one that was let in
+	// before, makes a branch commit.
+	CommitOnePhase(ctx context.Context, f txn.Fence, b []Branch) ([]Finding, error)
 }
 
 // Describer is implemented by resources that can tell what they are.
@@ -143,6 +183,9 @@ type Description struct {
 	Used, Limit   int
 	// Evidence says whether the adapter can prove how a vanished branch ended.
 	Evidence bool
+	// OnePhase says whether the adapter implements OnePhaser. A caller asks this and not the type:
+	// the client of a resource in another process has the method whatever the resource can do.
+	OnePhase bool
 	Checks   []Check
 }
 

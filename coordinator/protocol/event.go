@@ -72,6 +72,8 @@ type Finished struct {
 	Act      Act
 	Standing txn.Standing
 	Reason   string
+	// SQLState is the database's code behind the reason, if it was one.
+	SQLState string
 }
 
 // Swept is a complete listing of one resource. The listing was taken before this event, so whatever

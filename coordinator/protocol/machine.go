@@ -29,7 +29,7 @@ type Machine struct {
 
 	live      map[txn.ID]*transaction
 	order     []txn.ID // of live, ascending; some may be over already
-	active    int      // transactions of live that are undecided or unfinished, heuristic ones excluded
+	active    int      // those of live that are undecided or unfinished, heuristic ones excluded
 	timers    timers
 	keyed     map[[16]byte]*transaction
 	resources []*resource

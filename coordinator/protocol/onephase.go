@@ -91,7 +91,7 @@ func (m *Machine) onePhaseFinished(t *transaction, b *branch, e Finished) {
 	case VerdictAcknowledge:
 		m.onePhaseCommitted(t, b)
 	case VerdictRollback:
-		b.forced = true
+		b.forced, b.sqlState = true, e.SQLState
 		if e.Standing == txn.StandingPrepared {
 			b.state = txn.BranchPrepared
 		}
@@ -129,7 +129,7 @@ func (m *Machine) abortDurable(t *transaction) {
 		}
 		m.resources[b.rm-1].pending--
 		b.forced = false
-		t.abort = abortReason{txn.CauseVotedNo, b.lastErr, m.resources[b.rm-1].Name, ""}
+		t.abort = abortReason{txn.CauseVotedNo, b.lastErr, m.resources[b.rm-1].Name, b.sqlState}
 		if b.state == txn.BranchPrepared {
 			m.send(ActRollback, t, b)
 			continue

@@ -42,6 +42,8 @@ type branch struct {
 	asked, forced bool
 	attempts      int
 	lastErr       string
+	// sqlState is why a one-phase commit was refused.
+	sqlState string
 }
 
 // waiter is a caller of Commit or Rollback.

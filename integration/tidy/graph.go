@@ -29,9 +29,13 @@ func Graph() []Row {
 		{Packages: "coordinator/protocol", Inside: []string{"txn"},
 			Without: []string{"time", "sync", "context", "net", "os", "math/rand"}},
 		{Packages: "coordinator/record", Inside: []string{"coordinator/protocol", "txlog", "txn"}},
+		{Packages: "coordinator/core", Inside: []string{
+			"coordinator/protocol", "coordinator/record", "participant", "txlog", "txn",
+			"txn/point",
+		}, Without: []string{"sync", "context", "net", "os"}},
 		{Packages: "coordinator", Inside: []string{
-			"coordinator/protocol", "coordinator/record", "participant", "txlog",
-			"txlog/vfs", "txn", "txn/point"}},
+			"coordinator/core", "coordinator/protocol", "coordinator/record", "participant",
+			"txlog", "txlog/vfs", "txn", "txn/point"}},
 		{Packages: "coordinator/metrics",
 			Inside:  []string{"coordinator", "coordinator/protocol", "txn"},
 			Outside: []string{"github.com/prometheus/client_golang"}},

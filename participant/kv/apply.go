@@ -94,12 +94,43 @@ func (s *Store) Apply(
 		s.spoil(name, err)
 		return nil, err
 	}
+	b, err := s.enlist(ctx, name, sequence)
+	if err != nil {
+		return nil, err
+	}
 	var answer []Entry
-	err := s.view(ctx, func(v view) (err error) {
-		answer, err = s.apply(v, name, sequence, ops)
+	err = s.view(ctx, func(v view) (err error) {
+		if err := v.fresh(name.String()); err != nil {
+			s.branches.drop(name)
+			return err
+		}
+		answer, err = b.apply(v, sequence, ops)
 		return err
 	})
 	return answer, err
+}
+
+// enlist finds the branch of a call, and makes it for the first one. Whether its name has ended is
+// looked up only afterwards: an end that comes before that look is seen by it, and one that comes
+// later finds the branch and drops it, so that none is left in memory behind its own end.
+func (s *Store) enlist(ctx context.Context, name txn.Name, sequence uint64) (*branch, error) {
+	if sequence > 1 {
+		return s.branches.use(name, 0, false)
+	}
+	var f txn.Fence
+	var h horizon
+	err := s.view(ctx, func(v view) (err error) {
+		if f, err = v.fenceOf(name.Log); err == nil {
+			h, err = v.horizonOf(name.Log)
+		}
+		return wrap(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	// A name whose end may have been dropped cannot be told from one that has not begun. Its branch
+	// must not live twice: a late copy of its calls would commit its work again.
+	return s.branches.use(name, f.Epoch, name.Seq > h.dropped)
 }
 
 // spoil ends the branch of a request that is not valid, if there is one.
@@ -119,23 +150,14 @@ func (b *branch) spoil(why error) {
 	}
 }
 
-func (s *Store) apply(v view, name txn.Name, sequence uint64, ops []Op) ([]Entry, error) {
-	if err := v.fresh(name.String()); err != nil {
-		return nil, err
-	}
-	f, err := v.fenceOf(name.Log)
-	if err != nil {
-		return nil, fmt.Errorf("kv: apply: %w", err)
-	}
-	b, err := s.branches.use(name, f.Epoch, sequence == 1)
-	if err != nil {
-		return nil, err
-	}
+// apply is one call on a branch. What an operation must not do ends the branch.
+func (b *branch) apply(v view, sequence uint64, ops []Op) ([]Entry, error) {
 	// The writer takes this lock within its transaction, and this call has one too. They cannot
 	// wait for each other: the writer remaps the file, for which readers must be gone, only while
 	// it commits, and holds no branch then.
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var err error
 	switch {
 	case b.closed:
 		return nil, fmt.Errorf("%w: it is prepared, rolled back, or has failed", ErrBranchLost)

@@ -168,4 +168,6 @@ func (s *branches) dropOlder(f txn.Fence) {
 	}
 }
 
-func (b *branch) stale(now txn.Epoch) bool { return 0 < b.epoch && b.epoch < now }
+// stale says whether the branch began under an epoch that is over. Where none was known it counts
+// as of the first, which is as old as it can be.
+func (b *branch) stale(now txn.Epoch) bool { return max(b.epoch, 1) < now }

@@ -105,7 +105,8 @@ func TestConformance(t *testing.T) {
 		},
 		Resolve: resolve,
 		Crash:   b.crash,
-		Traits:  participanttest.Traits{Proof: participanttest.ProofMemory, Undecided: true},
+		Traits: participanttest.Traits{Proof: participanttest.ProofMemory, OnePhase: true,
+			Undecided: true},
 	})
 }
 

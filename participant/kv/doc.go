@@ -12,6 +12,9 @@
 //	                        │                          └─────────── Rollback ──▶ dropped
 //	                        └── restart, idle too long, newer epoch: lost, and never votes yes
 //
+// A branch that is alone in its transaction may go from memory to data in one step,
+// CommitOnePhase; the store's own commit is the decision then.
+//
 // Operations of a branch are seen by nobody else. Calls of Apply are numbered from 1: a store
 // that lost earlier work of a branch finds a gap and refuses, so that a branch can never be
 // prepared with a part of its work. The coordinator prepares the branch; the client sends no vote
@@ -30,7 +33,7 @@
 //
 // One bbolt file, kv.db, with these buckets; integers are big endian.
 //
-//	meta       "format" = 1, "system" = 8 random bytes; its sequence is the history counter
+//	meta       "format" = 2, "system" = 8 random bytes; its sequence is the history counter
 //	fences     log id (8)            → epoch (4), LSN (8)
 //	data       key                   → version (8), value
 //	prepared   prepared name         → what to commit, see record.go; its sequence counts them
@@ -38,6 +41,10 @@
 //	finished   prepared name         → how it ended, see memory.go; its sequence counts them
 //	refused    prepared name         → rolled back before it was prepared; likewise
 //	…-order    history counter (8)   → name, to drop the oldest
+//	horizon    log id (8)            → highest sequence whose finished end was dropped for want of
+//	                                   room (8), or forgotten on request (8); log 0: every log
+//
+// A file of format 1, which has no horizon, is read on as one whose ends may all have been dropped.
 //
 // Every change of a branch is one bbolt transaction, durable when the call returns; changes that
 // arrive together share one, and its fsync. If that fails the store is failed for good and
@@ -50,4 +57,11 @@
 // configured), and so proves Committed and RolledBack for these; of an older one it says Gone. A
 // store that shows another identity or a lower position than the evidence was replaced or
 // restored: Held.
+//
+// Of a branch that was to be committed in one phase, and whose work was lost, the absence of an end
+// is a proof as well: every commit is remembered in the transaction that makes it, so that no end
+// means no commit. That holds above the horizon, which rises, in one transaction with it, whenever
+// an end is dropped. CommitOnePhase and Inquire say RolledBack there, and remember that they did;
+// at and below the horizon they say Gone. New branches begin above it only: a late copy of a
+// client's calls cannot bring one back to life whose end is not remembered any more.
 package kv

@@ -177,6 +177,30 @@ func (h *history) finish() {
 	}
 }
 
+// onePhase tells a branch to commit, prepared or not, and sometimes tells it twice.
+func (h *history) onePhase() {
+	n, b := h.pick([]txn.Standing{
+		txn.StandingUnknown, txn.StandingPrepared, txn.StandingCommitted, txn.StandingRolledBack,
+	}[h.rng.IntN(4)])
+	if b == nil {
+		return
+	}
+	unprepared := b.state == txn.StandingUnknown
+	conflict := unprepared && (b.lost || h.model.vote(n) == txn.VoteNo)
+	switch {
+	case conflict:
+		b.state = txn.StandingRolledBack
+	case unprepared, b.state == txn.StandingPrepared:
+		h.model.commit(b)
+	}
+	for range 1 + h.rng.IntN(2) {
+		h.log("%s: one phase %v", n, b.state)
+		if got := standing(h.t, h.store.CommitOnePhase, n, txn.Evidence{}); got != b.state {
+			h.fail("%s is %v, want %v", n, got, b.state)
+		}
+	}
+}
+
 func (h *history) crash() {
 	h.log("crash")
 	h.store = crash(h.t, h.store)
@@ -197,14 +221,23 @@ func (h *history) check() {
 		}
 	}
 	waiting := map[txn.Name]bool{}
-	for n, b := range h.model.branches {
+	for seq := range h.next {
+		n := name(seq + 1)
+		b := h.model.branches[n]
+		if b == nil {
+			continue
+		}
 		if b.state == txn.StandingPrepared {
 			waiting[n] = true
 		}
-		want := b.state
-		if b.lost {
-			want = txn.StandingGone
+		if b.lost && b.state == txn.StandingUnknown {
+			// To ask for lost work ends it, so that others must find some as well.
+			if h.rng.IntN(3) > 0 {
+				continue
+			}
+			b.state = txn.StandingRolledBack
 		}
+		want := b.state
 		if got := standing(h.t, h.store.Inquire, n, txn.Evidence{}); got != want {
 			h.fail("%s is %v, want %v", n, got, want)
 		}
@@ -236,13 +269,15 @@ func TestHistories(t *testing.T) {
 				},
 			}
 			for range 60 {
-				switch step := h.rng.IntN(20); {
+				switch step := h.rng.IntN(24); {
 				case step < 10:
 					h.work()
 				case step < 14:
 					h.prepare()
 				case step < 19:
 					h.finish()
+				case step < 23:
+					h.onePhase()
 				default:
 					h.crash()
 				}

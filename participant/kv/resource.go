@@ -66,10 +66,13 @@ func (s *Store) look(ctx context.Context, f txn.Fence, read func(view) error) er
 		}
 		return wrap(read(v))
 	})
-	if err != nil || !raised {
+	switch {
+	case err != nil:
 		return err
+	case raised:
+		return s.fenced(ctx, f, false, read, func() {})
 	}
-	return s.fenced(ctx, f, false, read, func() {})
+	return s.writer.settled(ctx)
 }
 
 // Hello announces a coordinator's epoch: older ones are refused from now on, durably, and their
@@ -152,6 +155,10 @@ func (s *Store) prepare(v view, f txn.Fence, n txn.Name) (participant.Vote, erro
 	case endCommitted:
 		return participant.Vote{
 			Vote: txn.VoteYes, Evidence: record{xid: e.xid}.evidence(s.identity),
+		}, nil
+	case endConflict:
+		return participant.Vote{
+			Vote: txn.VoteNo, Reason: e.finding().Reason, SQLState: conflictState,
 		}, nil
 	case endRolledBack, endRefused:
 		return participant.Vote{Vote: txn.VoteNo, Reason: "the branch was rolled back"}, nil
@@ -237,7 +244,7 @@ func (b *branch) record() record {
 	return r
 }
 
-// finish is Commit or Rollback of a batch.
+// finish is Commit, Rollback, CommitOnePhase or Inquire of a batch.
 func (s *Store) finish(
 	ctx context.Context, f txn.Fence, b []participant.Branch,
 	one func(view, participant.Branch) (participant.Finding, error),
@@ -297,7 +304,7 @@ func (s *Store) examine(
 	if err != nil {
 		return participant.Finding{}, err
 	}
-	if ok && !e.IsZero() && e.XID != r.xid {
+	if ok && e.XID != 0 && e.XID != r.xid {
 		return found(txn.StandingHeld, fmt.Sprintf(
 			"the branch is prepared with number %d, and voted with %d", r.xid, e.XID)), nil
 	}
@@ -351,15 +358,7 @@ func (s *Store) conclude(v view, name string, r record, how end, at uint64) erro
 // finding is where a branch stands that is not prepared, by memory alone.
 func (v view) finding(name string) (participant.Finding, error) {
 	e, err := v.endOf(name)
-	switch e.end {
-	case endCommitted:
-		return found(txn.StandingCommitted, ""), err
-	case endRolledBack:
-		return found(txn.StandingRolledBack, ""), err
-	default:
-		return found(txn.StandingGone, "the branch is not prepared, and how it ended is not known"),
-			err
-	}
+	return e.finding(), err
 }
 
 // Rollback implements participant.Resource. A branch that is not prepared yet is remembered as
@@ -413,38 +412,29 @@ func (s *Store) refuse(v view, n txn.Name, at uint64) (participant.Finding, erro
 	return v.finding(n.String())
 }
 
-// Inquire implements participant.Resource.
+// Inquire implements participant.Resource. It goes through the writer although it rarely changes
+// anything: a reader could find neither the work of a branch that has just been finished, since
+// that is dropped from memory, nor its end, which came after the reader's moment.
 func (s *Store) Inquire(
 	ctx context.Context, f txn.Fence, b []participant.Branch,
 ) ([]participant.Finding, error) {
-	if err := checkBatch(b); err != nil {
-		return nil, err
-	}
-	b = slices.Clone(b)
-	findings := make([]participant.Finding, len(b))
-	err := s.look(ctx, f, func(v view) (err error) {
-		for i := range b {
-			if findings[i], err = s.examine(v, f, b[i], s.inquire); err != nil {
-				return err
-			}
-		}
-		return nil
+	return s.finish(ctx, f, b, func(
+		v view, b participant.Branch,
+	) (participant.Finding, error) {
+		return s.inquire(v, f, b)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return findings, nil
 }
 
-func (s *Store) inquire(v view, b participant.Branch) (participant.Finding, error) {
+func (s *Store) inquire(
+	v view, f txn.Fence, b participant.Branch,
+) (participant.Finding, error) {
 	_, ok, err := v.prepared(b.Name.String())
 	if err != nil || ok {
 		return found(txn.StandingPrepared, ""), err
 	}
-	if live, _ := s.branches.find(b.Name); live != nil {
+	return s.unprepared(v, f, b, func(*branch) (participant.Finding, error) {
 		return found(txn.StandingUnknown, "the branch is not prepared yet"), nil
-	}
-	return v.finding(b.Name.String())
+	})
 }
 
 // List implements participant.Resource.
@@ -498,10 +488,11 @@ func (s *Store) Forget(ctx context.Context, f txn.Fence, b []participant.Branch)
 			if b[i].Name.Log != f.Log {
 				continue
 			}
-			for _, bucket := range []string{"finished", "refused"} {
-				if err := v.forget(bucket, b[i].Name.String()); err != nil {
-					return err
-				}
+			if err := v.forgetFinished(b[i].Name); err != nil {
+				return err
+			}
+			if err := v.forget("refused", b[i].Name.String()); err != nil {
+				return err
 			}
 		}
 		return nil

@@ -465,11 +465,12 @@ func TestRefusedCallDoesNothing(t *testing.T) {
 // TestNewEpochDropsUnpreparedWork: its coordinator is gone and will never ask for the vote.
 func TestNewEpochDropsUnpreparedWork(t *testing.T) {
 	s := open(t, Config{})
-	early := name(1) // before any coordinator was heard of
+	early := name(1) // before any coordinator was heard of: it counts as of the first epoch
 	apply(t, s, early, 1, put("a", "1"))
 	if err := s.Hello(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
+	apply(t, s, early, 2, put("a", "2"))
 	old := name(2)
 	apply(t, s, old, 1, put("b", "1"))
 	kept := prepared(t, s, name(3), put("c", "1"))
@@ -480,7 +481,7 @@ func TestNewEpochDropsUnpreparedWork(t *testing.T) {
 	}
 	votes, err := s.Prepare(t.Context(), fenceAt(2, 5),
 		[]participant.Branch{{Name: early}, {Name: old}})
-	if err != nil || votes[0].Vote != txn.VoteYes || votes[1].Vote != txn.VoteUnknown {
+	if err != nil || votes[0].Vote != txn.VoteUnknown || votes[1].Vote != txn.VoteUnknown {
 		t.Errorf("%+v, %v", votes, err)
 	}
 	findings, err := s.Inquire(t.Context(), fenceAt(2, 5), branchOf(name(3), kept))
@@ -499,7 +500,7 @@ func TestInquireOfUnprepared(t *testing.T) {
 	if got := standing(t, s.Inquire, name(1), txn.Evidence{}); got != txn.StandingUnknown {
 		t.Errorf("not prepared yet: %v", got)
 	}
-	if got := standing(t, s.Inquire, name(2), txn.Evidence{}); got != txn.StandingGone {
+	if got := standing(t, s.Inquire, name(2), txn.Evidence{}); got != txn.StandingRolledBack {
 		t.Errorf("never heard of: %v", got)
 	}
 	if v := prepare(t, s, name(1)); v.Vote != txn.VoteYes {
@@ -518,8 +519,9 @@ func TestForget(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []txn.Standing{txn.StandingGone, txn.StandingGone, txn.StandingPrepared,
-		txn.StandingGone}
+	// Of the first a commit was forgotten, and no absence up to it is a proof any more.
+	want := []txn.Standing{txn.StandingGone, txn.StandingRolledBack, txn.StandingPrepared,
+		txn.StandingRolledBack}
 	for i, b := range all {
 		if got := standing(t, s.Inquire, b.Name, txn.Evidence{}); got != want[i] {
 			t.Errorf("%s: %v, want %v", b.Name, got, want[i])

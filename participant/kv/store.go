@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -100,8 +101,8 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Store is an open store. It is a participant.Resource, Describer and Closer, and safe for
-// concurrent use.
+// Store is an open store. It is a participant.Resource, OnePhaser, Describer and Closer, and safe
+// for concurrent use.
 type Store struct {
 	cfg      Config
 	db       *bbolt.DB
@@ -112,11 +113,16 @@ type Store struct {
 
 var (
 	_ participant.Resource  = (*Store)(nil)
+	_ participant.OnePhaser = (*Store)(nil)
 	_ participant.Describer = (*Store)(nil)
 	_ participant.Closer    = (*Store)(nil)
 )
 
-const format = 1
+// The formats of the file. In the first one ends were dropped without a trace.
+const (
+	firstFormat = 1
+	format      = 2
+)
 
 // Open opens the store in cfg.Dir, and makes it, with a new identity, if there is none. What was
 // prepared is prepared again; unprepared branches are lost. On return the file and its name are
@@ -161,7 +167,7 @@ func (s *Store) prepareFile() error {
 func (s *Store) makeBuckets(tx *bbolt.Tx) error {
 	for _, name := range []string{
 		"meta", "fences", "data", "prepared", "locks",
-		"finished", "finished-order", "refused", "refused-order",
+		"finished", "finished-order", "refused", "refused-order", "horizon",
 	} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 			return err
@@ -173,6 +179,10 @@ func (s *Store) makeBuckets(tx *bbolt.Tx) error {
 		if err := newIdentity(meta); err != nil {
 			return err
 		}
+	case bytes.Equal(got, []byte{firstFormat}):
+		if err := upgrade(view{tx}); err != nil {
+			return err
+		}
 	case len(got) != 1 || got[0] != format:
 		return fmt.Errorf("the file has format %v, and this version reads %d", got, format)
 	}
@@ -182,6 +192,15 @@ func (s *Store) makeBuckets(tx *bbolt.Tx) error {
 	}
 	s.identity = txn.Identity{System: binary.BigEndian.Uint64(system), Database: 1}
 	return nil
+}
+
+// upgrade reads a file of the first format on. Any end may have been dropped from it, so that the
+// absence of one proves nothing, whatever the sequence. An older version refuses the file from now
+// on, because it would go on dropping ends without a trace.
+func upgrade(v view) error {
+	return errors.Join(
+		v.push(everyLog, horizon{forgotten: txn.MaxSeq}),
+		v.bucket("meta").Put([]byte("format"), []byte{format}))
 }
 
 func newIdentity(meta *bbolt.Bucket) error {
@@ -217,12 +236,15 @@ func (s *Store) Identity() txn.Identity { return s.identity }
 func (s *Store) Describe(ctx context.Context) (participant.Description, error) {
 	d := participant.Description{
 		Kind: "kv", Version: fmt.Sprintf("format %d", format), Identity: s.identity,
-		Limit: s.cfg.MaxPrepared, Evidence: true,
+		Limit: s.cfg.MaxPrepared, Evidence: true, OnePhase: true,
 	}
 	err := s.view(ctx, func(v view) error {
 		d.Position, d.Used = v.position(), v.count("prepared")
 		return nil
 	})
+	if err == nil {
+		err = s.writer.settled(ctx)
+	}
 	if err != nil {
 		return participant.Description{}, err
 	}
@@ -237,7 +259,8 @@ func (s *Store) Describe(ctx context.Context) (participant.Description, error) {
 	return d, nil
 }
 
-// view reads at one moment.
+// view reads at one moment. It may see what the writer is about to make durable, and a power cut
+// would take back; an answer that others keep must wait for [writer.settled].
 func (s *Store) view(ctx context.Context, f func(view) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("kv: %w", context.Cause(ctx))

@@ -37,7 +37,7 @@ func TestOneProcess(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	for name, change := range map[string]func(*bbolt.Bucket) error{
-		"another format": func(b *bbolt.Bucket) error { return b.Put([]byte("format"), []byte{2}) },
+		"another format": func(b *bbolt.Bucket) error { return b.Put([]byte("format"), []byte{3}) },
 		"no identity":    func(b *bbolt.Bucket) error { return b.Delete([]byte("system")) },
 	} {
 		s := open(t, Config{})
@@ -116,7 +116,7 @@ func TestDescribe(t *testing.T) {
 		if i >= 4 {
 			want = participant.LevelWarn
 		}
-		if d.Kind != "kv" || !d.Evidence || d.Limit != 5 || d.Used != i ||
+		if d.Kind != "kv" || !d.Evidence || !d.OnePhase || d.Limit != 5 || d.Used != i ||
 			d.Identity != s.Identity() || d.Position.LSN != uint64(i) || d.Checks[0].Level != want {
 			t.Errorf("%d prepared: %+v", i, d)
 		}

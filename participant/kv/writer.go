@@ -33,13 +33,19 @@ type writer struct {
 	join   sync.WaitGroup
 	once   sync.Once
 
+	// turn holds a token while a group is being written.
+	turn chan struct{}
+
 	mu     sync.Mutex
 	failed error
 }
 
 // newWriter starts the goroutine. update is db.Update: it is durable when it returns nil.
 func newWriter(update func(func(*bbolt.Tx) error) error) *writer {
-	w := &writer{update: update, queue: make(chan change, maxQueue), quit: make(chan struct{})}
+	w := &writer{
+		update: update, queue: make(chan change, maxQueue), quit: make(chan struct{}),
+		turn: make(chan struct{}, 1),
+	}
 	w.join.Go(w.run)
 	return w
 }
@@ -60,6 +66,18 @@ func (w *writer) err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.failed
+}
+
+// settled waits until everything that a reader may have seen is durable. bbolt shows a commit to
+// readers before it has synced the page that makes it one.
+func (w *writer) settled(ctx context.Context) error {
+	select {
+	case w.turn <- struct{}{}:
+		<-w.turn
+		return w.err()
+	case <-ctx.Done():
+		return fmt.Errorf("kv: not known to be durable: %w", context.Cause(ctx))
+	}
 }
 
 // do hands a change to the writer and waits. If ctx ends first the change may still be made.
@@ -123,23 +141,7 @@ func (w *writer) gather(first change) []change {
 // commit fails, nobody knows what is on disk: pages that could not be synced may be there or not,
 // and the store must not be used on what memory says about them.
 func (w *writer) write(group []change) {
-	err := w.err()
-	var applied bool
-	if err == nil {
-		err = w.update(func(tx *bbolt.Tx) error {
-			applied = false
-			for _, c := range group {
-				if err := c.apply(view{tx}); err != nil {
-					return fmt.Errorf("kv: %w", err)
-				}
-			}
-			applied = true
-			return nil
-		})
-		if err != nil && applied {
-			err = w.fail(err)
-		}
-	}
+	applied, err := w.commit(group)
 	if err != nil && !applied && len(group) > 1 {
 		for i := range group {
 			w.write(group[i : i+1])
@@ -152,6 +154,29 @@ func (w *writer) write(group []change) {
 		}
 		c.done <- err
 	}
+}
+
+// commit is one bbolt transaction. applied says whether an error is about more than its changes.
+func (w *writer) commit(group []change) (applied bool, err error) {
+	w.turn <- struct{}{}
+	defer func() { <-w.turn }()
+	if err := w.err(); err != nil {
+		return false, err
+	}
+	err = w.update(func(tx *bbolt.Tx) error {
+		applied = false
+		for _, c := range group {
+			if err := c.apply(view{tx}); err != nil {
+				return fmt.Errorf("kv: %w", err)
+			}
+		}
+		applied = true
+		return nil
+	})
+	if err != nil && applied {
+		err = w.fail(err)
+	}
+	return applied, err
 }
 
 func (w *writer) fail(err error) error {

@@ -89,16 +89,19 @@ func (s *suite) testOtherOwners(t *testing.T) {
 }
 
 // everyMethod calls each method of the resource with one branch, and returns the errors.
-func everyMethod(
+func (s *suite) everyMethod(
 	r participant.Resource, f txn.Fence, b participant.Branch,
 ) map[string]error {
-	one := []participant.Branch{b}
+	batch := []participant.Branch{b}
 	errs := map[string]error{}
-	_, errs["Prepare"] = r.Prepare(context.Background(), f, one)
-	_, errs["Commit"] = r.Commit(context.Background(), f, one)
-	_, errs["Rollback"] = r.Rollback(context.Background(), f, one)
-	_, errs["Inquire"] = r.Inquire(context.Background(), f, one)
+	_, errs["Prepare"] = r.Prepare(context.Background(), f, batch)
+	_, errs["Commit"] = r.Commit(context.Background(), f, batch)
+	_, errs["Rollback"] = r.Rollback(context.Background(), f, batch)
+	_, errs["Inquire"] = r.Inquire(context.Background(), f, batch)
 	_, errs["List"] = r.List(context.Background(), f)
+	if one, ok := r.(participant.OnePhaser); ok && s.Traits.OnePhase {
+		_, errs["CommitOnePhase"] = one.CommitOnePhase(context.Background(), f, batch)
+	}
 	return errs
 }
 
@@ -107,7 +110,7 @@ func (s *suite) testFenced(t *testing.T) {
 	b := s.prepared(t, r, old)
 	current := s.fence()
 	standing(t, r.Inquire, current, b, txn.StandingPrepared)
-	for method, err := range everyMethod(r, old, b) {
+	for method, err := range s.everyMethod(r, old, b) {
 		if !errors.Is(err, participant.ErrFenced) {
 			t.Errorf("%s of the older epoch: %v, want ErrFenced", method, err)
 		}
@@ -124,7 +127,7 @@ func (s *suite) testRegression(t *testing.T) {
 	standing(t, r.Inquire, f, b, txn.StandingPrepared)
 	restored := s.fence()
 	restored.LSN = f.LSN - 1
-	for method, err := range everyMethod(r, restored, b) {
+	for method, err := range s.everyMethod(r, restored, b) {
 		if !errors.Is(err, participant.ErrRegression) {
 			t.Errorf("%s with a shorter log: %v, want ErrRegression", method, err)
 		}
@@ -257,8 +260,12 @@ func (s *suite) testLimits(t *testing.T) {
 		fine bool
 	}{{0, true}, {participant.MaxBatch, true}, {participant.MaxBatch + 1, false}} {
 		batch := branches(names[:c.n]...)
-		for what, call := range map[string]resourceCall{"commit": r.Commit,
-			"rollback": r.Rollback, "inquire": r.Inquire} {
+		calls := map[string]resourceCall{"commit": r.Commit, "rollback": r.Rollback,
+			"inquire": r.Inquire}
+		if one, ok := s.onePhaser(t, r); ok {
+			calls["one phase"] = one.CommitOnePhase
+		}
+		for what, call := range calls {
 			got, err := call(t.Context(), f, batch)
 			if (err == nil) != c.fine || err == nil && len(got) != c.n {
 				t.Errorf("%s of %d branches: %d findings, %v", what, c.n, len(got), err)
@@ -299,7 +306,7 @@ func (s *suite) testClosed(t *testing.T) {
 	b := s.prepared(t, r, f)
 	if _, ok := r.(participant.Closer); ok {
 		s.shut(t, r)
-		for method, err := range everyMethod(r, f, b) {
+		for method, err := range s.everyMethod(r, f, b) {
 			if err == nil {
 				t.Errorf("%s after Close gave an answer", method)
 			}

@@ -18,5 +18,5 @@
 //
 // Nothing is skipped. Where resources differ, [Traits] say how, and the suite then asserts that the
 // adapter says so too: an adapter without proof must answer Gone and not guess, one that only one
-// process can open must refuse the second.
+// process can open must refuse the second, one that cannot commit in one phase must not claim to.
 package participanttest

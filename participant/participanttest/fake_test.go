@@ -19,20 +19,27 @@ import (
 type store struct {
 	fault string
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// working, begun and failed belong to branches that are not prepared: their keys, the epochs in
+	// which they began, and those that had a step fail.
 	working  map[txn.Name]string
+	begun    map[txn.Name]txn.Epoch
+	failed   map[txn.Name]bool
 	prepared map[txn.Name]string
 	foreign  map[txn.Name]bool
 	effects  map[string]bool
 	ended    map[txn.Name]txn.Standing
+	onePhase map[txn.Name]bool
 	xids     map[txn.Name]uint64
 	resolver map[txn.LogID]*adapter
 	epochs   map[txn.LogID]txn.Epoch
 }
 
 func newStore(fault string) *store {
-	return &store{fault: fault, working: map[txn.Name]string{}, prepared: map[txn.Name]string{},
-		foreign: map[txn.Name]bool{}, effects: map[string]bool{},
+	return &store{fault: fault, working: map[txn.Name]string{}, begun: map[txn.Name]txn.Epoch{},
+		failed: map[txn.Name]bool{}, onePhase: map[txn.Name]bool{},
+		prepared: map[txn.Name]string{},
+		foreign:  map[txn.Name]bool{}, effects: map[string]bool{},
 		ended: map[txn.Name]txn.Standing{}, xids: map[txn.Name]uint64{},
 		resolver: map[txn.LogID]*adapter{}, epochs: map[txn.LogID]txn.Epoch{}}
 }
@@ -79,7 +86,74 @@ func (a *adapter) admit(f txn.Fence, n int) error {
 		return participant.ErrRegression
 	}
 	a.fences[f.Log] = f
+	a.rollBackOlder(f)
 	return nil
+}
+
+// rollBackOlder ends the unprepared work of older epochs, so that no call of theirs can commit it.
+func (a *adapter) rollBackOlder(f txn.Fence) {
+	for name := range a.working {
+		stale := name.Log == f.Log && a.begun[name] < f.Epoch
+		if stale && a.fault != "older work lives on" {
+			a.endWork(name, false)
+		}
+	}
+}
+
+// endWork ends a branch that is not prepared, and remembers how whatever the caller brings.
+func (s *store) endWork(name txn.Name, commit bool) txn.Standing {
+	key := s.working[name]
+	delete(s.working, name)
+	s.ended[name], s.onePhase[name] = txn.StandingRolledBack, true
+	if commit {
+		s.ended[name] = txn.StandingCommitted
+		s.effects[key] = true
+	}
+	return s.ended[name]
+}
+
+func (a *adapter) CommitOnePhase(
+	_ context.Context, f txn.Fence, b []participant.Branch,
+) ([]participant.Finding, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := a.admit(f, len(b))
+	if err != nil && (a.fault != "one phase without fence" ||
+		!errors.Is(err, participant.ErrFenced)) {
+		return nil, err
+	}
+	findings := make([]participant.Finding, len(b))
+	for i := range b {
+		findings[i].Standing = a.decide(f, b[i])
+		if findings[i].Standing == txn.StandingForeign {
+			findings[i].Reason = "another log"
+		}
+	}
+	return findings, nil
+}
+
+// decide is the end of one branch that was told to commit in one phase.
+func (a *adapter) decide(f txn.Fence, b participant.Branch) txn.Standing {
+	_, prepared := a.prepared[b.Name]
+	_, working := a.working[b.Name]
+	switch {
+	case b.Name.Log != f.Log && a.fault != "one phase of any log":
+		return txn.StandingForeign
+	case prepared && a.fault == "one phase of unprepared only":
+		return txn.StandingGone
+	case prepared:
+		a.onePhase[b.Name] = true
+		return a.end(b.Name, true)
+	case working:
+		ended := a.endWork(b.Name, !a.failed[b.Name] || a.fault == "one phase of failed work")
+		a.onePhase[b.Name] = a.fault != "one phase forgets"
+		return ended
+	case a.fault == "one phase guesses" && !a.onePhase[b.Name]:
+		return txn.StandingCommitted
+	case a.fault == "one phase takes copies for new" && a.onePhase[b.Name]:
+		return txn.StandingRolledBack
+	}
+	return a.find(b).Standing
 }
 
 // right is the one resolver per log, shared by all adapters.
@@ -176,6 +250,8 @@ func (a *adapter) find(b participant.Branch) participant.Finding {
 	switch {
 	case a.fault == "missing is committed":
 		return participant.Finding{Standing: txn.StandingCommitted}
+	case a.onePhase[b.Name]:
+		return participant.Finding{Standing: a.ended[b.Name]}
 	case b.Evidence.IsZero(), a.fault == "no evidence":
 		return participant.Finding{Standing: txn.StandingGone}
 	}
@@ -218,7 +294,8 @@ func (a *adapter) List(_ context.Context, f txn.Fence) (participant.Listing, err
 }
 
 func (a *adapter) Describe(context.Context) (participant.Description, error) {
-	d := participant.Description{Kind: "fake", Identity: identity, Evidence: true}
+	d := participant.Description{Kind: "fake", Identity: identity, Evidence: true,
+		OnePhase: a.fault != "one phase is not told"}
 	if a.fault == "no fix" {
 		d.Checks = []participant.Check{{Level: participant.LevelWarn, What: "something"}}
 	}
@@ -235,25 +312,29 @@ func (a *adapter) Close() error {
 // job is an application's work in a branch.
 type job struct {
 	*store
-	name   txn.Name
-	failed bool
+	name txn.Name
 }
 
 func (j *job) Prepare(*testing.T) participant.Vote {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.failed && j.fault != "failed work votes yes" {
-		delete(j.working, j.name)
+	key := j.working[j.name]
+	delete(j.working, j.name)
+	if j.failed[j.name] && j.fault != "failed work votes yes" {
 		return participant.Vote{Vote: txn.VoteNo, Reason: "a step had failed"}
 	}
-	j.prepared[j.name] = j.working[j.name]
+	j.prepared[j.name] = key
 	if j.fault == "visible early" {
-		j.effects[j.working[j.name]] = true
+		j.effects[key] = true
 	}
 	return participant.Vote{Vote: txn.VoteYes, Evidence: j.evidence(j.name)}
 }
 
-func (j *job) Fail(*testing.T) { j.failed = true }
+func (j *job) Fail(*testing.T) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.failed[j.name] = true
+}
 
 func (j *job) Abandon(*testing.T) {
 	j.mu.Lock()
@@ -269,11 +350,11 @@ func harness(s *store) participanttest.Harness {
 		Open: func(*testing.T) (participant.Resource, error) {
 			return &adapter{store: s, fences: map[txn.LogID]txn.Fence{}}, nil
 		},
-		Begin: func(_ *testing.T, _ participant.Resource, _ txn.Fence, name txn.Name,
+		Begin: func(_ *testing.T, _ participant.Resource, f txn.Fence, name txn.Name,
 			key string) participanttest.Work {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.working[name] = key
+			s.working[name], s.begun[name] = key, f.Epoch
 			return &job{store: s, name: name}
 		},
 		Effect: func(_ *testing.T, _ participant.Resource, key string) bool {
@@ -306,7 +387,7 @@ func harness(s *store) participanttest.Harness {
 			}
 		},
 		Traits: participanttest.Traits{Proof: participanttest.ProofEvidence, Shared: true,
-			Undecided: true},
+			OnePhase: true, Undecided: true},
 	}
 }
 
@@ -331,6 +412,16 @@ var faults = map[string]string{
 	"no limit":              "limits_are_named",
 	"answers after close":   "a_closed_resource_says_so",
 	"no fix":                "describe",
+
+	"one phase is not told":          "one_phase_is_told_by_the_description",
+	"one phase forgets":              "one_phase_commits",
+	"one phase takes copies for new": "concurrent_one_phases_have_one_effect",
+	"one phase of failed work":       "one_phase_of_failed_work_rolls_back",
+	"one phase guesses":              "one_phase_of_lost_work_is_no_success",
+	"one phase of unprepared only":   "one_phase_commits_what_is_prepared",
+	"one phase without fence":        "one_phase_of_an_older_epoch_is_fenced",
+	"older work lives on":            "one_phase_of_an_older_epoch_is_fenced",
+	"one phase of any log":           "one_phase_of_other_logs_is_refused",
 }
 
 func noticed(output, test string) bool {

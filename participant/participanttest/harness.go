@@ -26,6 +26,9 @@ type Traits struct {
 	// Shared says that several processes may have the resource open at once. If not, a second Open
 	// must fail.
 	Shared bool
+	// OnePhase says that the adapter is a participant.OnePhaser. If not, its description must not
+	// say so either, and where it has the method all the same, the call must fail.
+	OnePhase bool
 	// Undecided says that a Prepare for a branch that failed or was abandoned before may answer
 	// Unknown, because another process ran it. Without it the answer must be No.
 	Undecided bool

@@ -56,6 +56,14 @@ func Run(t *testing.T, h Harness) {
 		{"limits are named", s.testLimits},
 		{"slices are not kept", s.testSlices},
 		{"a closed resource says so", s.testClosed},
+		{"one phase is told by the description", s.testOnePhaseDescribed},
+		{"one phase commits, once", s.testOnePhase},
+		{"one phase of failed work rolls back", s.testOnePhaseFailed},
+		{"one phase of lost work is no success", s.testOnePhaseLost},
+		{"one phase commits what is prepared", s.testOnePhasePrepared},
+		{"one phase of an older epoch is fenced", s.testOnePhaseFenced},
+		{"one phase of other logs is refused", s.testOnePhaseOtherLogs},
+		{"concurrent one phases have one effect", s.testOnePhaseConcurrent},
 	} {
 		t.Run(c.name, c.test)
 	}

@@ -41,7 +41,8 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 	return func(o *options) { o.dial = append(o.dial, opts...) }
 }
 
-// Client is a resource in another process. It is a participant.Resource, Describer and Closer.
+// Client is a resource in another process. It is a participant.Resource, OnePhaser, Describer and
+// Closer, where the description says whether the resource takes one phase.
 //
 // It repeats nothing: what a failed call means, and when to make it again, is the coordinator's to
 // decide. The context's deadline is sent along.
@@ -66,6 +67,7 @@ type greeted struct {
 
 var (
 	_ participant.Resource  = (*Client)(nil)
+	_ participant.OnePhaser = (*Client)(nil)
 	_ participant.Describer = (*Client)(nil)
 	_ participant.Closer    = (*Client)(nil)
 )
@@ -122,11 +124,26 @@ func (c *Client) Prepare(
 func (c *Client) Commit(
 	ctx context.Context, f txn.Fence, b []participant.Branch,
 ) ([]participant.Finding, error) {
+	return c.commit(ctx, f, b, false)
+}
+
+// CommitOnePhase implements participant.OnePhaser. A resource that does not take it refuses with a
+// *txn.Refusal, and has done nothing.
+func (c *Client) CommitOnePhase(
+	ctx context.Context, f txn.Fence, b []participant.Branch,
+) ([]participant.Finding, error) {
+	return c.commit(ctx, f, b, true)
+}
+
+func (c *Client) commit(
+	ctx context.Context, f txn.Fence, b []participant.Branch, onePhase bool,
+) ([]participant.Finding, error) {
 	if err := c.greet(ctx, f); err != nil {
 		return nil, err
 	}
 	a, err := c.service.Commit(ctx, &gavelv1.CommitRequest{
 		Fence: wire.EncodeFence(f), Resource: c.resource, Branches: wire.EncodeBranches(b),
+		OnePhase: onePhase,
 	})
 	return findings("commit", a.GetFindings(), len(b), err)
 }

@@ -203,7 +203,8 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		Crash:  s.crash,
-		Traits: participanttest.Traits{Proof: participanttest.ProofMemory, Undecided: true},
+		Crash: s.crash,
+		Traits: participanttest.Traits{Proof: participanttest.ProofMemory, OnePhase: true,
+			Undecided: true},
 	})
 }

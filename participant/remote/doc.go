@@ -21,4 +21,8 @@
 // log that the newer one has read; a rollback concerns a transaction without a decision, which
 // the newer one presumes aborted as well; and a prepare makes an orphan at worst, which the sweep
 // finds.
+//
+// A one-phase commit is the exception, since it decides. The server cannot take it back once it is
+// let in, and so a resource that is a participant.OnePhaser judges the fence itself, where the
+// branch commits.
 package remote

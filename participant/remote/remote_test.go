@@ -63,6 +63,12 @@ func (f *fake) Commit(
 	return f.findings, f.called("commit", fence, b)
 }
 
+func (f *fake) CommitOnePhase(
+	_ context.Context, fence txn.Fence, b []participant.Branch,
+) ([]participant.Finding, error) {
+	return f.findings, f.called("one phase", fence, b)
+}
+
 func (f *fake) Rollback(
 	_ context.Context, fence txn.Fence, b []participant.Branch,
 ) ([]participant.Finding, error) {
@@ -80,7 +86,7 @@ func (f *fake) List(_ context.Context, fence txn.Fence) (participant.Listing, er
 }
 
 func (f *fake) Describe(context.Context) (participant.Description, error) {
-	return participant.Description{Kind: "fake", Version: "1"},
+	return participant.Description{Kind: "fake", Version: "1", OnePhase: true},
 		f.called("describe", txn.Fence{}, nil)
 }
 
@@ -90,6 +96,13 @@ func (f *fake) Forget(_ context.Context, fence txn.Fence, b []participant.Branch
 
 // plain hides all of a resource but its duties.
 type plain struct{ participant.Resource }
+
+// boastful describes itself as what it is not.
+type boastful struct{ plain }
+
+func (b boastful) Describe(ctx context.Context) (participant.Description, error) {
+	return b.Resource.(participant.Describer).Describe(ctx)
+}
 
 // serve puts a service on an in-memory network and dials it.
 func serve(t *testing.T, s gavelv1.ParticipantServiceServer, opts ...Option) *Client {
@@ -149,7 +162,7 @@ func TestCallsPass(t *testing.T) {
 		votes: []participant.Vote{{Vote: txn.VoteYes, Evidence: branch(1).Evidence},
 			{Vote: txn.VoteNo, Reason: "conflict", SQLState: "40001"}},
 		findings: []participant.Finding{{Standing: txn.StandingCommitted},
-			{Standing: txn.StandingGone, Reason: "not there"}},
+			{Standing: txn.StandingRolledBack, Reason: "conflict", SQLState: "40001"}},
 	}
 	c, _ := over(t, f)
 	ctx, in := t.Context(), []participant.Branch{branch(1), branch(2)}
@@ -162,7 +175,7 @@ func TestCallsPass(t *testing.T) {
 	}
 	type call = func(context.Context, txn.Fence, []participant.Branch) ([]participant.Finding,
 		error)
-	for i, call := range []call{c.Commit, c.Rollback, c.Inquire} {
+	for i, call := range []call{c.Commit, c.Rollback, c.Inquire, c.CommitOnePhase} {
 		findings, err := call(ctx, at(1, uint64(6+i)), in)
 		if err != nil {
 			t.Fatal(err)
@@ -174,14 +187,16 @@ func TestCallsPass(t *testing.T) {
 			t.Error(diff)
 		}
 	}
-	if err := c.Forget(ctx, at(1, 9), in); err != nil {
+	if err := c.Forget(ctx, at(1, 10), in); err != nil {
 		t.Error(err)
 	}
 	d, err := c.Describe(ctx)
-	if err != nil || d.Kind != "fake" {
+	if err != nil || d.Kind != "fake" || !d.OnePhase {
 		t.Errorf("%+v, %v", d, err)
 	}
-	want := []string{"hello", "prepare", "commit", "rollback", "inquire", "forget", "describe"}
+	want := []string{
+		"hello", "prepare", "commit", "rollback", "inquire", "one phase", "forget", "describe",
+	}
 	if diff := cmp.Diff(want, f.calls); diff != "" {
 		t.Error(diff)
 	}
@@ -205,12 +220,15 @@ func TestErrorsPass(t *testing.T) {
 		ctx, in := t.Context(), []participant.Branch{branch(1)}
 		_, prepare := c.Prepare(ctx, at(1, 1), in)
 		_, commit := c.Commit(ctx, at(1, 1), in)
+		_, onePhase := c.CommitOnePhase(ctx, at(1, 1), in)
 		_, list := c.List(ctx, at(1, 1))
 		_, describe := c.Describe(ctx)
 		forget := c.Forget(ctx, at(1, 1), in)
 		f.err = want
 		_, hello := c.Inquire(ctx, at(2, 1), in)
-		for i, err := range []error{prepare, commit, list, describe, forget, hello} {
+		for i, err := range []error{
+			prepare, commit, onePhase, list, describe, forget, hello,
+		} {
 			if errors.Is(want, participant.ErrFenced) ||
 				errors.Is(want, participant.ErrRegression) ||
 				errors.Is(want, participant.ErrNotResolver) {
@@ -235,6 +253,10 @@ func TestIncompleteAnswers(t *testing.T) {
 		}
 		if _, err := c.Commit(t.Context(), at(1, 1), in); !errors.Is(err, txn.ErrUnknown) {
 			t.Errorf("%d findings: %v", n, err)
+		}
+		if _, err := c.CommitOnePhase(t.Context(), at(1, 1), in); !errors.Is(err,
+			txn.ErrUnknown) {
+			t.Errorf("%d findings of one phase: %v", n, err)
 		}
 	}
 }
@@ -482,6 +504,47 @@ func TestPlainResource(t *testing.T) {
 	}
 	if _, err := c.Describe(t.Context()); status.Code(err) != codes.Unimplemented {
 		t.Errorf("describe: %v", err)
+	}
+}
+
+// TestOnePhaseRefused: a resource that is no OnePhaser is not asked to commit anything, whatever
+// it says of itself.
+func TestOnePhaseRefused(t *testing.T) {
+	f := &fake{findings: make([]participant.Finding, 1)}
+	c, _ := over(t, boastful{plain{f}})
+	if d, err := c.Describe(t.Context()); err != nil || d.OnePhase {
+		t.Errorf("%+v, %v", d, err)
+	}
+	in := []participant.Branch{branch(1)}
+	_, err := c.CommitOnePhase(t.Context(), at(1, 1), in)
+	r, ok := errors.AsType[*txn.Refusal](err)
+	if !ok || r.Reason != txn.ReasonInvalid || r.Field != "one_phase" ||
+		errors.Is(err, txn.ErrUnknown) {
+		t.Errorf("%v", err)
+	}
+	if !slices.Equal(f.calls, []string{"describe"}) {
+		t.Errorf("calls %v", f.calls)
+	}
+	if _, err := c.Commit(t.Context(), at(1, 1), in); err != nil {
+		t.Errorf("an ordinary commit: %v", err)
+	}
+}
+
+// TestOnePhaseOfDeposed: the server refuses it as it refuses every call.
+func TestOnePhaseOfDeposed(t *testing.T) {
+	f := &fake{findings: make([]participant.Finding, 1)}
+	old, s := over(t, f)
+	in := []participant.Branch{branch(1)}
+	if _, err := old.CommitOnePhase(t.Context(), at(1, 1), in); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := serve(t, s).Inquire(t.Context(), at(2, 2), in); err != nil {
+		t.Fatal(err)
+	}
+	calls := len(f.calls)
+	_, err := old.CommitOnePhase(t.Context(), at(1, 3), in)
+	if !errors.Is(err, participant.ErrFenced) || len(f.calls) != calls {
+		t.Errorf("%v, calls %v", err, f.calls[calls:])
 	}
 }
 

@@ -169,6 +169,9 @@ func (s *Server) Describe(
 	if err != nil {
 		return nil, wire.Status(err)
 	}
+	// What the wire cannot call is not offered.
+	_, ok = s.resource.(participant.OnePhaser)
+	description.OnePhase = description.OnePhase && ok
 	return wire.EncodeDescription(description), nil
 }
 
@@ -190,11 +193,22 @@ func (s *Server) Prepare(
 	return &gavelv1.PrepareResponse{Votes: wire.EncodePreparedVotes(votes)}, nil
 }
 
-// Commit implements the service.
+// Commit implements the service. One phase is refused before anything is done where the resource
+// does not take it: to commit only what is prepared would leave the caller with branches that are
+// gone, and nobody to ask how they ended.
 func (s *Server) Commit(
 	ctx context.Context, r *gavelv1.CommitRequest,
 ) (*gavelv1.CommitResponse, error) {
-	findings, err := s.finish(ctx, r, s.resource.Commit)
+	call := s.resource.Commit
+	if r.GetOnePhase() {
+		one, ok := s.resource.(participant.OnePhaser)
+		if !ok {
+			return nil, wire.Status(txn.Refusef(txn.ReasonInvalid, "one_phase",
+				"the resource cannot commit a branch that is not prepared"))
+		}
+		call = one.CommitOnePhase
+	}
+	findings, err := s.finish(ctx, r, call)
 	return &gavelv1.CommitResponse{Findings: findings}, err
 }
 

@@ -118,6 +118,7 @@ func EncodeFindings(findings []participant.Finding) []*gavelv1.Finding {
 		out[i] = &gavelv1.Finding{
 			Standing: standings().toWire(f.Standing, gavelv1.Standing_STANDING_UNKNOWN),
 			Reason:   clean(Cut(f.Reason, txn.MaxReasonLen)),
+			Sqlstate: clean(f.SQLState),
 		}
 	}
 	return out
@@ -134,6 +135,7 @@ func DecodeFindings(findings []*gavelv1.Finding, want int) ([]participant.Findin
 		out[i] = participant.Finding{
 			Standing: standings().fromWire(f.GetStanding(), txn.StandingUnknown),
 			Reason:   Cut(f.GetReason(), txn.MaxReasonLen),
+			SQLState: f.GetSqlstate(),
 		}
 	}
 	return out, nil
@@ -209,6 +211,7 @@ func EncodeDescription(d participant.Description) *gavelv1.DescribeResponse {
 		Used:     uint32(d.Used),
 		Limit:    uint32(d.Limit),
 		Evidence: d.Evidence,
+		OnePhase: d.OnePhase,
 		Checks:   make([]*gavelv1.Check, len(d.Checks)),
 	}
 	for i, c := range d.Checks {
@@ -232,6 +235,7 @@ func DecodeDescription(d *gavelv1.DescribeResponse) participant.Description {
 		Used:     int(d.GetUsed()),
 		Limit:    int(d.GetLimit()),
 		Evidence: d.GetEvidence(),
+		OnePhase: d.GetOnePhase(),
 	}
 	for _, c := range d.GetChecks() {
 		out.Checks = append(out.Checks, participant.Check{

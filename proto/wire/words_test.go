@@ -270,7 +270,8 @@ func TestAnswersRoundTrip(t *testing.T) {
 		t.Error(diff)
 	}
 	findings := []participant.Finding{
-		{Standing: txn.StandingCommitted}, {Standing: txn.StandingHeld, Reason: "restored"},
+		{Standing: txn.StandingRolledBack, Reason: "conflict", SQLState: "40001"},
+		{Standing: txn.StandingHeld, Reason: "restored"},
 	}
 	gotF, err := DecodeFindings(EncodeFindings(findings), 2)
 	if err != nil {
@@ -309,7 +310,7 @@ func TestListingRoundTrip(t *testing.T) {
 func TestDescriptionRoundTrip(t *testing.T) {
 	in := participant.Description{
 		Kind: "postgres", Version: "15.18", Identity: evidence().Identity,
-		Position: evidence().Position, Used: 5, Limit: 64, Evidence: true,
+		Position: evidence().Position, Used: 5, Limit: 64, Evidence: true, OnePhase: true,
 		Checks: []participant.Check{
 			{Level: participant.LevelOK, What: "fine"},
 			{Level: participant.LevelWarn, What: "close", Fix: "ALTER SYSTEM"},

@@ -279,7 +279,9 @@ type Finding struct {
 	// Where the branch stands.
 	Standing Standing `protobuf:"varint,1,opt,name=standing,proto3,enum=gavel.v1.Standing" json:"standing,omitempty"`
 	// What was seen, for people. Empty where the standing says it all.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The database's code behind STANDING_ROLLED_BACK, if there was one.
+	Sqlstate      string `protobuf:"bytes,3,opt,name=sqlstate,proto3" json:"sqlstate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,6 +326,13 @@ func (x *Finding) GetStanding() Standing {
 func (x *Finding) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *Finding) GetSqlstate() string {
+	if x != nil {
+		return x.Sqlstate
 	}
 	return ""
 }
@@ -630,7 +639,9 @@ type DescribeResponse struct {
 	// Whether the participant can prove how a vanished branch ended.
 	Evidence bool `protobuf:"varint,7,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	// What a check of the set-up found.
-	Checks        []*Check `protobuf:"bytes,8,rep,name=checks,proto3" json:"checks,omitempty"`
+	Checks []*Check `protobuf:"bytes,8,rep,name=checks,proto3" json:"checks,omitempty"`
+	// Whether the participant takes one_phase.
+	OnePhase      bool `protobuf:"varint,9,opt,name=one_phase,json=onePhase,proto3" json:"one_phase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -719,6 +730,13 @@ func (x *DescribeResponse) GetChecks() []*Check {
 		return x.Checks
 	}
 	return nil
+}
+
+func (x *DescribeResponse) GetOnePhase() bool {
+	if x != nil {
+		return x.OnePhase
+	}
+	return false
 }
 
 // Request of Prepare.
@@ -839,7 +857,11 @@ type CommitRequest struct {
 	// See HelloRequest.resource.
 	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
 	// At most 256.
-	Branches      []*BranchRef `protobuf:"bytes,3,rep,name=branches,proto3" json:"branches,omitempty"`
+	Branches []*BranchRef `protobuf:"bytes,3,rep,name=branches,proto3" json:"branches,omitempty"`
+	// Commit the branches in one step, prepared or not. STANDING_ROLLED_BACK then says, with proof,
+	// that a branch did not commit and never will under this or an older fence. A participant whose
+	// description does not say one_phase refuses, and does nothing.
+	OnePhase      bool `protobuf:"varint,4,opt,name=one_phase,json=onePhase,proto3" json:"one_phase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -893,6 +915,13 @@ func (x *CommitRequest) GetBranches() []*BranchRef {
 		return x.Branches
 	}
 	return nil
+}
+
+func (x *CommitRequest) GetOnePhase() bool {
+	if x != nil {
+		return x.OnePhase
+	}
+	return false
 }
 
 // Response of Commit.
@@ -1566,10 +1595,11 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\x03lsn\x18\x03 \x01(\x04R\x03lsn\"`\n" +
 	"\tBranchRef\x12#\n" +
 	"\rprepared_name\x18\x01 \x01(\tR\fpreparedName\x12.\n" +
-	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"Q\n" +
+	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"m\n" +
 	"\aFinding\x12.\n" +
 	"\bstanding\x18\x01 \x01(\x0e2\x12.gavel.v1.StandingR\bstanding\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x96\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bsqlstate\x18\x03 \x01(\tR\bsqlstate\"\x96\x01\n" +
 	"\fPreparedVote\x12\"\n" +
 	"\x04vote\x18\x01 \x01(\x0e2\x0e.gavel.v1.VoteR\x04vote\x12.\n" +
 	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\x12\x16\n" +
@@ -1585,7 +1615,7 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\rHelloResponse\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\"-\n" +
 	"\x0fDescribeRequest\x12\x1a\n" +
-	"\bresource\x18\x02 \x01(\tR\bresource\"\x8f\x02\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\"\xac\x02\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12.\n" +
@@ -1594,17 +1624,19 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\x04used\x18\x05 \x01(\rR\x04used\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\rR\x05limit\x12\x1a\n" +
 	"\bevidence\x18\a \x01(\bR\bevidence\x12'\n" +
-	"\x06checks\x18\b \x03(\v2\x0f.gavel.v1.CheckR\x06checks\"\x84\x01\n" +
+	"\x06checks\x18\b \x03(\v2\x0f.gavel.v1.CheckR\x06checks\x12\x1b\n" +
+	"\tone_phase\x18\t \x01(\bR\bonePhase\"\x84\x01\n" +
 	"\x0ePrepareRequest\x12%\n" +
 	"\x05fence\x18\x01 \x01(\v2\x0f.gavel.v1.FenceR\x05fence\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12/\n" +
 	"\bbranches\x18\x03 \x03(\v2\x13.gavel.v1.BranchRefR\bbranches\"?\n" +
 	"\x0fPrepareResponse\x12,\n" +
-	"\x05votes\x18\x01 \x03(\v2\x16.gavel.v1.PreparedVoteR\x05votes\"\x83\x01\n" +
+	"\x05votes\x18\x01 \x03(\v2\x16.gavel.v1.PreparedVoteR\x05votes\"\xa0\x01\n" +
 	"\rCommitRequest\x12%\n" +
 	"\x05fence\x18\x01 \x01(\v2\x0f.gavel.v1.FenceR\x05fence\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12/\n" +
-	"\bbranches\x18\x03 \x03(\v2\x13.gavel.v1.BranchRefR\bbranches\"?\n" +
+	"\bbranches\x18\x03 \x03(\v2\x13.gavel.v1.BranchRefR\bbranches\x12\x1b\n" +
+	"\tone_phase\x18\x04 \x01(\bR\bonePhase\"?\n" +
 	"\x0eCommitResponse\x12-\n" +
 	"\bfindings\x18\x01 \x03(\v2\x11.gavel.v1.FindingR\bfindings\"\x85\x01\n" +
 	"\x0fRollbackRequest\x12%\n" +

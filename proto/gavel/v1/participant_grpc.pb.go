@@ -53,13 +53,15 @@ type ParticipantServiceClient interface {
 	// the branch is durable at the resource. Repeating the call gives the same vote.
 	Prepare(ctx context.Context, in *PrepareRequest, opts ...grpc.CallOption) (*PrepareResponse, error)
 	// Commit finishes prepared branches whose commit is decided, durably. "It does not exist" is
-	// never STANDING_COMMITTED; only evidence is.
+	// never STANDING_COMMITTED; only evidence is. With one_phase it commits branches that need not
+	// be prepared, and that commit is the decision.
 	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error)
 	// Rollback finishes branches that will never commit. One that does not exist is STANDING_GONE;
 	// should it be prepared later, the participant votes no where it can still remember, and else a
 	// sweep finds it.
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
-	// Inquire tells where branches stand and changes nothing but the remembered fence.
+	// Inquire tells where branches stand. It changes nothing but the remembered fence, and rolls
+	// back what older epochs left unprepared, as every call of a newer epoch does.
 	Inquire(ctx context.Context, in *InquireRequest, opts ...grpc.CallOption) (*InquireResponse, error)
 	// ListInDoubt names every prepared branch at the resource at one moment. It fails, rather than
 	// listing less.
@@ -191,13 +193,15 @@ type ParticipantServiceServer interface {
 	// the branch is durable at the resource. Repeating the call gives the same vote.
 	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	// Commit finishes prepared branches whose commit is decided, durably. "It does not exist" is
-	// never STANDING_COMMITTED; only evidence is.
+	// never STANDING_COMMITTED; only evidence is. With one_phase it commits branches that need not
+	// be prepared, and that commit is the decision.
 	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
 	// Rollback finishes branches that will never commit. One that does not exist is STANDING_GONE;
 	// should it be prepared later, the participant votes no where it can still remember, and else a
 	// sweep finds it.
 	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
-	// Inquire tells where branches stand and changes nothing but the remembered fence.
+	// Inquire tells where branches stand. It changes nothing but the remembered fence, and rolls
+	// back what older epochs left unprepared, as every call of a newer epoch does.
 	Inquire(context.Context, *InquireRequest) (*InquireResponse, error)
 	// ListInDoubt names every prepared branch at the resource at one moment. It fails, rather than
 	// listing less.

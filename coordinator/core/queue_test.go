@@ -1,9 +1,8 @@
-package coordinator
+package core
 
 import (
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/participant"
@@ -19,7 +18,7 @@ func testQueue(limit int) *queue { return newQueue(limit, rand.New(rand.NewPCG(1
 
 // TestQueueBatches: what is queued at once shares a call, decisions first, each act by itself.
 func TestQueueBatches(t *testing.T) {
-	q, now := testQueue(10_000), time.Unix(1000, 0)
+	q, now := testQueue(10_000), protocol.Instant(1000e9)
 	for seq := txn.Seq(1); seq <= 3; seq++ {
 		q.add(message(protocol.ActRollback, seq))
 		q.add(message(protocol.ActCommit, seq+10))
@@ -66,7 +65,7 @@ func TestQueueLimit(t *testing.T) {
 // TestQueueDown: after a failed call one message probes, at growing intervals; decisions are kept
 // and the rest is given up.
 func TestQueueDown(t *testing.T) {
-	q, now := testQueue(100), time.Unix(1000, 0)
+	q, now := testQueue(100), protocol.Instant(1000e9)
 	for seq := txn.Seq(1); seq <= 5; seq++ {
 		q.add(message(protocol.ActCommit, seq))
 	}
@@ -78,14 +77,15 @@ func TestQueueDown(t *testing.T) {
 	if len(q.known) != 5 {
 		t.Errorf("%d messages are kept of 5 decisions and a rollback", len(q.known))
 	}
-	var last time.Duration
+	var last protocol.Instant
 	for range 12 {
-		batch, wait := q.next(now)
+		batch, at := q.next(now)
+		wait := at - now
 		if batch != nil || wait <= 0 || wait > maxBackoff {
 			t.Fatalf("%d messages, wait %v", len(batch), wait)
 		}
 		last = wait
-		now = now.Add(wait)
+		now = at
 		if batch, _ = q.next(now); len(batch) != 1 {
 			t.Fatalf("a probe of %d", len(batch))
 		}
@@ -97,7 +97,7 @@ func TestQueueDown(t *testing.T) {
 	if last < maxBackoff/2 {
 		t.Errorf("after twelve failures it knocks every %v", last)
 	}
-	now = now.Add(maxBackoff)
+	now += maxBackoff
 	probe, _ := q.next(now)
 	if !q.succeeded() || q.succeeded() {
 		t.Error("it does not know that it was down")
@@ -110,7 +110,7 @@ func TestQueueDown(t *testing.T) {
 
 // TestQueueAgain: one branch that must be asked for again holds up no other.
 func TestQueueAgain(t *testing.T) {
-	q, now := testQueue(100), time.Unix(1000, 0)
+	q, now := testQueue(100), protocol.Instant(1000e9)
 	q.add(message(protocol.ActCommit, 1))
 	q.add(message(protocol.ActCommit, 2))
 	batch, _ := q.next(now)
@@ -124,7 +124,7 @@ func TestQueueAgain(t *testing.T) {
 	if batch, _ := q.next(now); len(batch) != 1 || batch[0].msg.ID.Seq() != 3 {
 		t.Fatal("the newcomer waits for the other's back-off")
 	}
-	if batch, _ := q.next(now.Add(maxBackoff)); len(batch) != 1 || batch[0].msg.ID.Seq() != 1 {
+	if batch, _ := q.next(now + maxBackoff); len(batch) != 1 || batch[0].msg.ID.Seq() != 1 {
 		t.Fatal("it is not asked for again")
 	}
 }
@@ -132,7 +132,7 @@ func TestQueueAgain(t *testing.T) {
 // TestQueueWithdraws: a PREPARE that has not left gives way to the ROLLBACK of its branch, and to
 // no other; one that has left is on its own.
 func TestQueueWithdraws(t *testing.T) {
-	q, now := testQueue(100), time.Unix(1000, 0)
+	q, now := testQueue(100), protocol.Instant(1000e9)
 	for seq := txn.Seq(1); seq <= 3; seq++ {
 		q.add(message(protocol.ActPrepare, seq))
 	}
@@ -160,7 +160,7 @@ func TestQueueWithdraws(t *testing.T) {
 // TestQueueWithdrawsWhenFull: the PREPARE goes even if there is no room for the ROLLBACK, and what
 // was withdrawn takes no memory, however long the resource is down.
 func TestQueueWithdrawsWhenFull(t *testing.T) {
-	q, now := testQueue(2), time.Unix(1000, 0)
+	q, now := testQueue(2), protocol.Instant(1000e9)
 	q.add(message(protocol.ActCommit, 1))
 	probe, _ := q.next(now)
 	q.failed(probe, now)
@@ -180,35 +180,5 @@ func TestQueueWithdrawsWhenFull(t *testing.T) {
 	}
 	if q.ready[protocol.ActPrepare].Len() != 0 {
 		t.Error("the PREPARE of a transaction that is over is still queued")
-	}
-}
-
-// TestMailbox: requests are bounded, answers are not, and a closed mailbox hands back what it
-// holds.
-func TestMailbox(t *testing.T) {
-	b := newMailbox()
-	caller := &call{reply: make(chan protocol.Reply, 1)}
-	for range maxRequests {
-		if !b.put(input{call: caller}) {
-			t.Fatal("turned away below the limit")
-		}
-	}
-	if b.put(input{call: caller}) {
-		t.Error("taken beyond the limit")
-	}
-	if !b.put(input{call: caller, gone: true}) {
-		t.Error("a caller may not go away")
-	}
-	if !b.put(input{event: protocol.Drain{}}) {
-		t.Error("an answer is turned away")
-	}
-	if got := b.take(nil); len(got) != maxRequests+2 {
-		t.Errorf("took %d", len(got))
-	}
-	if !b.put(input{call: caller}) {
-		t.Error("turned away although there is room again")
-	}
-	if left := b.close(); len(left) != 1 || b.put(input{}) {
-		t.Errorf("%d left, and it is still open", len(left))
 	}
 }

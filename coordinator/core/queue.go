@@ -1,10 +1,9 @@
-package coordinator
+package core
 
 import (
 	"container/heap"
 	"container/list"
 	"math/rand/v2"
-	"time"
 
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/participant"
@@ -29,7 +28,7 @@ type queue struct {
 	// down is the number of calls that failed since one succeeded; notBefore is when the next probe
 	// may go.
 	down      int
-	notBefore time.Time
+	notBefore protocol.Instant
 	probing   bool
 }
 
@@ -41,7 +40,7 @@ type itemKey struct {
 type item struct {
 	msg      protocol.Message
 	attempts int
-	at       time.Time
+	at       protocol.Instant
 	// place is where it stands in ready. It is nil for an item that is delayed or in a call.
 	place *list.Element
 }
@@ -50,7 +49,7 @@ type item struct {
 type delayed []*item
 
 func (d delayed) Len() int           { return len(d) }
-func (d delayed) Less(i, j int) bool { return d[i].at.Before(d[j].at) }
+func (d delayed) Less(i, j int) bool { return d[i].at < d[j].at }
 func (d delayed) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
 func (d *delayed) Push(x any)        { *d = append(*d, x.(*item)) }
 func (d *delayed) Pop() any {
@@ -61,8 +60,8 @@ func (d *delayed) Pop() any {
 }
 
 const (
-	minBackoff = 10 * time.Millisecond
-	maxBackoff = 5 * time.Second
+	minBackoff = protocol.Instant(10e6)
+	maxBackoff = protocol.Instant(5e9)
 )
 
 func newQueue(limit int, rng *rand.Rand) *queue {
@@ -106,23 +105,22 @@ func (q *queue) withdraw(key itemKey) {
 	}
 }
 
-// next takes a batch of one act that may go now. When there is none, wait says when to look again;
+// next takes a batch of one act that may go now. When there is none, at says when to look again;
 // zero means after the next add or answer.
-func (q *queue) next(now time.Time) (batch []*item, wait time.Duration) {
+func (q *queue) next(now protocol.Instant) (batch []*item, at protocol.Instant) {
 	if q.down > 0 && q.probing {
 		return nil, 0
 	}
-	if q.down > 0 && now.Before(q.notBefore) {
-		return nil, q.notBefore.Sub(now)
+	if q.down > 0 && now < q.notBefore {
+		return nil, q.notBefore
 	}
-	for len(q.delayed) > 0 && !q.delayed[0].at.After(now) {
+	for len(q.delayed) > 0 && q.delayed[0].at <= now {
 		q.enqueue(heap.Pop(&q.delayed).(*item))
 	}
 	size := participant.MaxBatch
 	if q.down > 0 {
 		size = 1
 	}
-	// Decisions first: they hold locks at every other resource of their transaction too.
 	for _, act := range urgency {
 		if batch := q.take(act, size); len(batch) > 0 {
 			q.probing = q.down > 0
@@ -130,7 +128,7 @@ func (q *queue) next(now time.Time) (batch []*item, wait time.Duration) {
 		}
 	}
 	if len(q.delayed) > 0 {
-		return nil, q.delayed[0].at.Sub(now)
+		return nil, q.delayed[0].at
 	}
 	return nil, 0
 }
@@ -147,15 +145,19 @@ func (q *queue) take(act protocol.Act, size int) []*item {
 	return batch
 }
 
-// urgency is the order of acts.
-var urgency = [...]protocol.Act{protocol.ActCommit, protocol.ActPrepare, protocol.ActRollback}
+// urgency is the order of acts. Decisions come first: they hold locks at every other resource of
+// their transaction too.
+var urgency = [protocol.Acts]protocol.Act{
+	protocol.ActCommit, protocol.ActOnePhase, protocol.ActInquire, protocol.ActPrepare,
+	protocol.ActRollback,
+}
 
 // failed puts back a batch whose call failed as a whole. Only what is Lasting is worth repeating
 // for ever; the rest is given up, and may be added anew.
-func (q *queue) failed(batch []*item, now time.Time) {
+func (q *queue) failed(batch []*item, now protocol.Instant) {
 	q.probing = false
 	q.down++
-	q.notBefore = now.Add(q.backoff(q.down))
+	q.notBefore = now + q.backoff(q.down)
 	for _, it := range batch {
 		if !it.msg.Act.Lasting() {
 			q.done(it)
@@ -175,9 +177,9 @@ func (q *queue) succeeded() (wasDown bool) {
 }
 
 // again keeps one item of an answered call that has to be repeated.
-func (q *queue) again(it *item, now time.Time) {
+func (q *queue) again(it *item, now protocol.Instant) {
 	it.attempts++
-	it.at = now.Add(q.backoff(it.attempts))
+	it.at = now + q.backoff(it.attempts)
 	heap.Push(&q.delayed, it)
 }
 
@@ -186,10 +188,10 @@ func (q *queue) done(it *item) { delete(q.known, itemKey{it.msg.Act, it.msg.Name
 
 // backoff doubles from 10 ms to 5 s, with full jitter above half, so that many lanes do not knock
 // together.
-func (q *queue) backoff(attempts int) time.Duration {
+func (q *queue) backoff(attempts int) protocol.Instant {
 	d := maxBackoff
 	if attempts < 10 {
 		d = min(minBackoff<<attempts, maxBackoff)
 	}
-	return d/2 + time.Duration(q.rng.Int64N(int64(d/2)))
+	return d/2 + protocol.Instant(q.rng.Int64N(int64(d/2)))
 }
