@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // settle sends the votes until the outcome is known. A lost answer says nothing, and repeating a
@@ -24,6 +25,9 @@ func (c *Client) settle(
 			return c.ask(ctx, call, r.ID)
 		}
 		if err := c.goOn(ctx, call, try, result, err); err != nil {
+			if mutant.On(mutant.TimeoutMeansAborted) {
+				return txn.Result{ID: r.ID, Outcome: txn.OutcomeRolledBack}, nil
+			}
 			return txn.Result{}, err
 		}
 	}

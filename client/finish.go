@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 	"github.com/gavel-tx/gavel/txn/point"
 )
 
@@ -300,6 +301,9 @@ func (t *transaction) commitByVote(
 	asked, cancel := settling(ctx, limit)
 	defer cancel()
 	result, err := t.client.settle(ctx, asked, r)
+	if err != nil && mutant.On(mutant.ClientRollsBack) {
+		each(writers, func(p *part) { p.branch.Finish(call, false) })
+	}
 	if err != nil {
 		t.report(txn.Result{ID: id, Outcome: txn.OutcomeUnknown, Label: t.set.label})
 		return &InDoubtError{ID: id, Err: err}

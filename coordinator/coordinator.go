@@ -15,6 +15,7 @@ import (
 	"github.com/gavel-tx/gavel/txlog"
 	"github.com/gavel-tx/gavel/txlog/vfs"
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 	"github.com/gavel-tx/gavel/txn/point"
 )
 
@@ -114,6 +115,9 @@ func hitRename(call vfs.Call) error {
 // openLog replays the log into a state.
 func (c *Coordinator) openLog() (*protocol.State, error) {
 	state := protocol.NewState(0)
+	if mutant.On(mutant.EmptyLogIsFresh) {
+		_, _ = Init(c.cfg.FS, c.cfg.Dir)
+	}
 	log, err := txlog.Open(txlog.Options{
 		FS: c.cfg.FS, Dir: c.cfg.Dir, SegmentSize: c.cfg.SegmentSize,
 		Replay:      func(e txlog.Entry) error { return apply(state, e) },
@@ -135,7 +139,13 @@ const maxPendingBytes = 64 << 20
 
 func apply(state *protocol.State, e txlog.Entry) error {
 	state.Log = e.Log
+	if mutant.On(mutant.ReadyUnread) {
+		return nil
+	}
 	r, err := record.Decode(e.Record)
+	if mutant.On(mutant.UnknownRecordSkipped) && errors.Is(err, record.ErrUnknownType) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -197,7 +207,9 @@ func (c *Coordinator) Err() error {
 
 // stopped is what callers hear whose request was cut off.
 func (c *Coordinator) stopped() error {
-	if err := c.Err(); err != nil {
+	if err := c.Err(); err != nil && mutant.On(mutant.AbortOnLogError) {
+		return txn.Refusef(txn.ReasonRolledBack, "", "the log failed")
+	} else if err != nil {
 		return fmt.Errorf("%w: %w (%w)", ErrFailed, txn.ErrUnknown, err)
 	}
 	return fmt.Errorf("%w: %w", ErrClosed, txn.ErrUnknown)

@@ -247,6 +247,12 @@ func (c *Coordinator) Plan(
 		Resources: c.cfg.Resources, Progress: progress})
 }
 
+// Unsynced is for how long the disk of the log has owed a sync. It is a moment old while everything
+// works; some seconds mean that the disk has stalled, and that nothing can be decided.
+func (c *Coordinator) Unsynced(ctx context.Context) (time.Duration, error) {
+	return inside(ctx, c, func(k *core.Core) time.Duration { return time.Duration(k.Unsynced()) })
+}
+
 // ResourceStatus is what is known about a resource, for people and metrics.
 type ResourceStatus = core.ResourceStatus
 

@@ -12,6 +12,7 @@ import (
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // branch is one transaction's part at one database. A connection of pgx serves one goroutine at a
@@ -279,7 +280,7 @@ func (b *branch) reader(ctx context.Context) (bool, error) {
 		}
 		pg.CustomData()[callsOutKey] = callsOut
 	}
-	if callsOut {
+	if callsOut && !mutant.On(mutant.XIDNullIsReadOnly) {
 		return false, nil
 	}
 	return pgbranch.ReadOnly(ctx, pg)

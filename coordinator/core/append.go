@@ -9,6 +9,7 @@ import (
 	"github.com/gavel-tx/gavel/coordinator/record"
 	"github.com/gavel-tx/gavel/txlog"
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 	"github.com/gavel-tx/gavel/txn/point"
 )
 
@@ -24,6 +25,7 @@ type appender struct {
 
 type sent struct {
 	log, machine uint64
+	at           protocol.Instant
 	// commit is a transaction that this append decides, if it decides any.
 	commit txn.ID
 }
@@ -38,14 +40,14 @@ const maxAppend = 256 << 10
 
 // flush hands the records to the log, in calls of about maxAppend bytes. What the log did not take
 // stays.
-func (a *appender) flush(log Log) error {
+func (a *appender) flush(log Log, now protocol.Instant) error {
 	for len(a.ready.Appends) > 0 {
 		n, forced, commit := a.encode()
 		index, err := log.Append(a.recs, forced)
 		if err != nil {
 			return err
 		}
-		a.sent = append(a.sent, sent{index, a.ready.Appends[n-1].Index, commit})
+		a.sent = append(a.sent, sent{index, a.ready.Appends[n-1].Index, now, commit})
 		a.ready.Appends = a.ready.Appends[n:]
 	}
 	return nil
@@ -119,6 +121,9 @@ func (c *Core) maybeSnapshot(lsn uint64) {
 		return
 	}
 	s.running = true
+	if mutant.On(mutant.SnapshotOfTheTail) {
+		lsn = c.log.LSN()
+	}
 	var recs []txlog.Record
 	for r := range c.m.State().Records() {
 		recs = append(recs, record.Encode(nil, r))

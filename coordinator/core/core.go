@@ -10,6 +10,7 @@ import (
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txlog"
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 	"github.com/gavel-tx/gavel/txn/point"
 )
 
@@ -228,7 +229,7 @@ func (c *Core) Work() (Work, error) {
 // carry takes from the machine until it wants nothing more.
 func (c *Core) carry() error {
 	for !c.failed {
-		if err := c.appender.flush(c.log); err != nil {
+		if err := c.appender.flush(c.log, c.now); err != nil {
 			return err
 		}
 		r := c.appender.ready
@@ -273,6 +274,16 @@ func (c *Core) send(m protocol.Message) {
 	case !l.q.add(m):
 		c.m.Step(answerUnknown(m, "too many messages wait for this resource"))
 	}
+}
+
+// Unsynced is for how long the log has owed the sync of the oldest record that it has taken, or
+// zero. Longer than some seconds, its disk has stalled: nothing can be decided, and nobody knows
+// whether what was written is durable.
+func (c *Core) Unsynced() protocol.Instant {
+	if len(c.appender.sent) == 0 || mutant.On(mutant.StallUnnoticed) {
+		return 0
+	}
+	return c.now - c.appender.sent[0].at
 }
 
 // Persisted says how far the log is durable.

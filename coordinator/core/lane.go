@@ -9,6 +9,7 @@ import (
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 	"github.com/gavel-tx/gavel/txn/point"
 )
 
@@ -85,6 +86,9 @@ func newLane(c *Core, r Resource) *lane {
 // dispatch makes calls of what is queued, as many as may run.
 func (l *lane) dispatch() {
 	l.due = 0
+	if mutant.On(mutant.DownForAll) && slices.ContainsFunc(l.c.lanes, (*lane).down) {
+		return
+	}
 	for l.calls < l.c.cfg.Workers {
 		batch, at := l.q.next(l.c.now)
 		if batch == nil {
@@ -96,6 +100,9 @@ func (l *lane) dispatch() {
 		}
 	}
 }
+
+// down says whether the resource is taken for down.
+func (l *lane) down() bool { return l.q.down > 0 }
 
 // byLog splits a batch by the log of its names: branches of an adopted log are finished on its
 // behalf. All but a log that has adopted another get their batch back.
@@ -185,7 +192,7 @@ func (l *lane) voted(batch []*item, votes []participant.Vote) {
 func (l *lane) finished(batch []*item, found []participant.Finding) {
 	l.answered(batch, func(i int) bool {
 		act := batch[i].msg.Act
-		return act.Lasting() && !proves(act, found[i].Standing)
+		return act.Lasting() && !proves(act, found[i].Standing) && !mutant.On(mutant.GivesUp)
 	})
 	for i, it := range batch {
 		l.c.m.Step(protocol.Finished{ID: it.msg.ID, Branch: it.msg.Name.Branch, Act: it.msg.Act,
@@ -240,7 +247,7 @@ func (l *lane) failed(batch []*item, err error) {
 	case !ours && (deposed(err) || errors.Is(err, participant.ErrNotResolver)):
 		l.refuse(batch, log, err)
 	default:
-		if l.q.down == 0 {
+		if !l.down() {
 			l.since = l.c.now
 			l.c.line(slog.LevelWarn, "resource does not answer; trying again until it does",
 				"resource", l.name, "err", err)
@@ -272,7 +279,7 @@ const stuckAfter = protocol.Instant(1e9)
 // configured, it has not answered for some time, or it refuses us on behalf of that log.
 func (c *Core) Stuck(resource string, log txn.LogID) bool {
 	l := c.byName[resource]
-	return l == nil || l.refused[log] || l.q.down > 0 && c.now-l.since >= stuckAfter
+	return l == nil || l.refused[log] || l.down() && c.now-l.since >= stuckAfter
 }
 
 // answerUnknown is the event for a message whose result is not known.

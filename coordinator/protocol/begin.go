@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // begin starts a transaction in memory: no record, no message, no sync. Losing it is a rollback.
@@ -26,7 +27,7 @@ func (m *Machine) begin(e Begin) {
 		m.reply(Reply{Req: e.Req, Err: err})
 		return
 	}
-	if m.next >= m.state.High {
+	if m.next >= m.state.High && !mutant.On(mutant.IDAboveHighWater) {
 		// The next sequence is not durably reserved yet: a restart could hand it out again.
 		m.reserve()
 		m.parked = append(m.parked, e)
@@ -204,7 +205,7 @@ func (m *Machine) refuseBegin(r txn.BeginRequest) error {
 	switch {
 	case m.draining:
 		return txn.Refusef(txn.ReasonShutdown, "", "the coordinator is shutting down")
-	case !m.room:
+	case !m.room && !mutant.On(mutant.RoomIgnored):
 		return txn.Refusef(txn.ReasonLogFull, "",
 			"the disk of the log is full; what is left is kept for decisions under way")
 	case m.active+len(m.parked) >= m.cfg.MaxActive:
@@ -242,7 +243,7 @@ func (m *Machine) refuseResources(names []string, t *transaction) error {
 		case r.refused || r.held:
 			return txn.Refusef(txn.ReasonNotReady, "resources", "whoever answers as %q is not the "+
 				"database that was registered, or its history went backwards", name)
-		case r.pending >= m.cfg.MaxPending:
+		case r.pending >= m.cfg.MaxPending && !mutant.On(mutant.NoLimit):
 			return txn.Refusef(
 				txn.ReasonNotReady,
 				"resources",

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // commit closes the set of branches, takes the votes that came along, asks for the missing ones,
@@ -11,6 +12,9 @@ import (
 func (m *Machine) commit(e Commit) {
 	r := e.Request
 	t := m.live[r.ID]
+	if t == nil && mutant.On(mutant.ResumeVoting) {
+		t = m.resumeVoting(r)
+	}
 	if t == nil {
 		m.replyKnown(e.Req, r.ID)
 		return
@@ -112,7 +116,7 @@ func (m *Machine) takeVote(t *transaction, v txn.BranchVote, fromClient bool) {
 		case fromClient && (v.Evidence.IsZero() || v.Evidence.Timeline > r.seen.Timeline):
 			// No proof, or a failover that nobody else has seen: the resource is asked.
 			return
-		case v.Evidence.Identity != r.Identity:
+		case v.Evidence.Identity != r.Identity && !mutant.On(mutant.VoteIdentityUnchecked):
 			m.abort(t, abortReason{txn.CauseIdentity, fmt.Sprintf(
 				"the branch was prepared at %s, and %s is registered",
 				v.Evidence.Identity,
@@ -137,6 +141,9 @@ func (m *Machine) takeVote(t *transaction, v txn.BranchVote, fromClient bool) {
 	default:
 		b.attempts++
 		b.lastErr = clip(v.Reason)
+		if mutant.On(mutant.SoftNoIsDefinitive) {
+			m.abort(t, abortReason{txn.CauseVotedNo, b.lastErr, r.Name, v.SQLState})
+		}
 	}
 }
 
@@ -162,10 +169,15 @@ func (m *Machine) decide(t *transaction) {
 		return
 	}
 	c := CommitRecord{ID: t.id, Plan: txn.PlanClassic, Label: t.label, Key: t.key}
+	if mutant.On(mutant.KeyNotLogged) {
+		c.Key = Key{}
+	}
 	for _, b := range t.branches {
 		switch b.state {
 		case txn.BranchEnlisted:
-			return
+			if !mutant.On(mutant.CommitOnMissingVote) {
+				return
+			}
 		case txn.BranchPrepared:
 			c.Branches = append(
 				c.Branches,
@@ -182,7 +194,19 @@ func (m *Machine) decide(t *transaction) {
 		return
 	}
 	t.state = txn.StateDeciding
+	if mutant.On(mutant.NoLog) {
+		m.commitDurable(t)
+		return
+	}
 	m.append(c, true)
+	if mutant.On(mutant.AckBeforeLog) {
+		t.state = txn.StateCommitting
+		m.answer(t)
+		t.state = txn.StateDeciding
+	}
+	if mutant.On(mutant.Phase2BeforeDurable) {
+		m.phaseTwo(t)
+	}
 }
 
 // commitDurable is the commit point: the decision may be told, and phase two begins.

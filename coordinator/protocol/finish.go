@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // finished takes a resource's answer to a message that is no Prepare.
@@ -116,7 +117,7 @@ func (m *Machine) heuristicDurable(r HeuristicRecord) {
 // it.
 func (m *Machine) settle(t *transaction) {
 	over := t.decided() || t.asking() || t.state == txn.StateRollingBack
-	if t.settled() && over && t.state != txn.StateHeuristic {
+	if (t.settled() || mutant.On(mutant.ForgetEarly)) && over && t.state != txn.StateHeuristic {
 		switch {
 		case t.heuristic() != txn.OutcomeUnknown:
 			t.state = txn.StateHeuristic
@@ -171,7 +172,7 @@ func (m *Machine) wait(t *transaction, w waiter) {
 // abort ends an undecided transaction. It is told at once and needs no record; the branches that
 // may be prepared are told to roll back, and a sweep finds those that cannot be told.
 func (m *Machine) abort(t *transaction, why abortReason) {
-	if !t.undecided() {
+	if !t.undecided() && !mutant.On(mutant.AbortWhileAppending) {
 		panic(fmt.Sprintf("protocol: abort of %s in state %s", t.id, t.state))
 	}
 	t.state, t.abort, t.closed = txn.StateRollingBack, why, true
@@ -199,7 +200,7 @@ func (m *Machine) rollback(e Rollback) {
 	case len(t.waiters) >= m.cfg.MaxWaiters:
 		m.reply(Reply{Req: e.Req, Err: txn.Refusef(txn.ReasonOverloaded, "transaction_id",
 			"%d callers wait for %s already, and that is the limit", len(t.waiters), t.id)})
-	case t.undecided():
+	case t.undecided(), mutant.On(mutant.AbortWhileAppending) && t.state == txn.StateDeciding:
 		m.wait(t, waiter{req: e.Req})
 		m.abort(t, abortReason{cause: txn.CauseClient, reason: clip(e.Reason)})
 	case t.decided():

@@ -1,6 +1,9 @@
 package protocol
 
-import "github.com/gavel-tx/gavel/txn"
+import (
+	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
+)
 
 // Says is what the log says about a prepared name.
 type Says uint8
@@ -86,6 +89,10 @@ const (
 func Judge(f Facts) (Label, Verdict) {
 	prepared := f.Standing == txn.StandingPrepared
 	switch {
+	case mutant.On(mutant.RecoverCommit) && f.Says == SaysNothing && prepared:
+		return 'E', VerdictCommit
+	case mutant.On(mutant.NotFoundIsOK) && f.Says == SaysCommit && f.Standing == txn.StandingGone:
+		return 'B', VerdictAcknowledge
 	case f.Standing == txn.StandingHeld:
 		return 'T', VerdictLeave
 	case f.Standing == txn.StandingUnknown:
@@ -206,9 +213,9 @@ func (s *State) Says(n txn.Name, at txn.Identity, next txn.Seq) (says Says, list
 		return says, false
 	}
 	switch {
-	case n.Log != s.Log:
+	case n.Log != s.Log && !mutant.On(mutant.ForeignIsOurs):
 		return SaysForeign, false
-	case n.Seq >= next || s.Lost(n.Seq):
+	case (n.Seq >= next || s.Lost(n.Seq)) && !mutant.On(mutant.OldLogInBlock):
 		return SaysNever, false
 	case n.Seq < s.Low:
 		return SaysForgotten, false

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // A one-phase commit leaves the decision to the only resource that has work to do:
@@ -40,6 +41,10 @@ func (m *Machine) onePhase(t *transaction) bool {
 	r := m.resources[last.rm-1]
 	last.evidence = txn.Evidence{Identity: r.Identity, Position: r.seen}
 	t.state, t.plan = txn.StateDeciding, txn.PlanOnePhase
+	if mutant.On(mutant.OnePhaseUnlogged) {
+		m.onePhaseDurable(t)
+		return true
+	}
 	m.append(OnePhaseRecord{ID: t.id, Label: t.label, Key: t.key,
 		Branch: CommitBranch{Branch: last.no, RM: last.rm, Evidence: last.evidence}}, true)
 	return true

@@ -4,13 +4,14 @@ import (
 	"fmt"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // swept judges every branch of a listing. The order of things is that of Citus' recovery: first the
 // list, then one look at what runs and what is decided, then the act; so a branch that was prepared
 // before its transaction was decided is never taken for an orphan.
 func (m *Machine) swept(e Swept) {
-	if e.RM < 1 || int(e.RM) > len(m.resources) {
+	if e.RM < 1 || int(e.RM) > len(m.resources) || mutant.On(mutant.NoSweep) {
 		return
 	}
 	r := m.resources[e.RM-1]
@@ -141,7 +142,7 @@ func (m *Machine) facts(r *resource, n SweptName) Facts {
 		f.Standing = txn.StandingForeign
 	}
 	id := n.Name.ID()
-	if t := m.live[id]; t != nil && !t.decided() {
+	if t := m.live[id]; t != nil && !t.decided() && !mutant.On(mutant.SweepInFlight) {
 		f.Says = SaysLive
 		if t.state == txn.StateRollingBack {
 			f.Says = SaysAborting

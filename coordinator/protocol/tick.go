@@ -4,6 +4,7 @@ import (
 	"container/heap"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // timers orders what a Tick must look at. An entry is a hint: what is due is read from the
@@ -96,6 +97,10 @@ func (m *Machine) tick(now Instant) {
 // due does what the clock demands of t. A decision under way knows no deadline.
 func (m *Machine) due(t *transaction) {
 	switch {
+	case mutant.On(mutant.HeuristicTimeout) && t.state == txn.StateCommitting:
+		for i := range t.branches {
+			m.send(ActRollback, t, &t.branches[i])
+		}
 	case t.undecided() && m.expired(t):
 		m.expire(t)
 	case t.state == txn.StatePreparing && m.now >= t.votesBy:
@@ -119,7 +124,9 @@ func (t *transaction) missing() *branch {
 	panic("protocol: waiting for votes, and none is missing")
 }
 
-func (m *Machine) expired(t *transaction) bool { return m.now >= t.deadline }
+func (m *Machine) expired(t *transaction) bool {
+	return m.now >= t.deadline && !mutant.On(mutant.NoDeadline)
+}
 
 func (m *Machine) expire(t *transaction) {
 	m.abort(t, abortReason{cause: txn.CauseExpired, reason: "it was undecided at its deadline"})

@@ -39,6 +39,7 @@ import (
 
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // Judge decides about a call with fence f where seen is the highest remembered of the same log,
@@ -47,7 +48,7 @@ import (
 // participant.ErrFenced or participant.ErrRegression, and nothing may be done.
 func Judge(seen, f txn.Fence, hello bool) (txn.Fence, error) {
 	switch {
-	case f.Epoch < seen.Epoch:
+	case f.Epoch < seen.Epoch && !mutant.On(mutant.FenceIgnored):
 		return seen, fmt.Errorf("log %s, epoch %d after epoch %d: %w",
 			f.Log, f.Epoch, seen.Epoch, participant.ErrFenced)
 	case f.LSN < seen.LSN && (f.Epoch > seen.Epoch || hello):

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // PrepareOptions refine a Prepare.
@@ -88,9 +89,9 @@ func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 		return lost(err) // (lost)
 	case len(r.results) <= at:
 		return refused(ctx, conn, name, o, r) // (refused)
-	case r.results[at].tag != tagPrepared:
+	case r.results[at].tag != tagPrepared && !mutant.On(mutant.RollbackTag):
 		return Verdict{Vote: txn.VoteNo, Reason: swallowed} // (swallowed)
-	case r.results[at].warning != "":
+	case r.results[at].warning != "" && !mutant.On(mutant.WarningIsFine):
 		return warned(r.results[at].warning) // (warned)
 	case err != nil:
 		return lost(err) // (cut)
@@ -239,6 +240,9 @@ func refusedUnseen(o PrepareOptions, r reply, err error) Verdict {
 }
 
 func refusal(r reply, o PrepareOptions) Verdict {
+	if mutant.On(mutant.DupGIDIgnored) && r.err.Code == codeDuplicateObject {
+		return Verdict{Vote: txn.VoteYes}
+	}
 	v := Verdict{Vote: txn.VoteNo, SQLState: r.err.Code, Err: r.err, Reason: reasonOf(r.err)}
 	if !o.Expect.IsZero() && len(r.results) == 1 && r.err.Code == codeInvalidText {
 		v.Err = fmt.Errorf("%w: %w", ErrIdentity, r.err)

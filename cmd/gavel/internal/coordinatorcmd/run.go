@@ -183,6 +183,9 @@ func (n *node) watchReady(ctx context.Context) {
 	}
 }
 
+// stalled is how long the log's disk may owe a sync before the coordinator calls itself unready.
+const stalled = 5 * time.Second
+
 // checks are the lines of /readyz. A coordinator is ready when it decides transactions and has
 // listed, or failed to list, every resource once. A resource that does not answer does not make it
 // unready: that would take all others away as well.
@@ -203,6 +206,12 @@ func (n *node) checks(ctx context.Context) []serve.Check {
 	if err != nil {
 		return append(all, serve.Check{Name: "loop", Required: true, Detail: err.Error()})
 	}
+	unsynced, err := n.c.Unsynced(ctx)
+	disk := serve.Check{Name: "sync", OK: err == nil && unsynced < stalled, Required: true}
+	if !disk.OK {
+		disk.Detail = fmt.Sprintf("the log's disk has owed a sync for %s", unsynced)
+	}
+	all = append(all, disk)
 	asked := serve.Check{Name: "resources asked", OK: true, Required: true}
 	for _, r := range status {
 		if !r.Up && r.Err == nil {

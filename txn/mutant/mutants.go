@@ -1,0 +1,95 @@
+package mutant
+
+// ID is one mutant. It is a number, so that a build without mutants holds no names.
+type ID uint8
+
+// The mutants, by what they break. None is no mutant.
+const (
+	None ID = iota
+	// NoLog decides without a record.
+	NoLog
+	// AckBeforeLog tells the client before the record is durable.
+	AckBeforeLog
+	// Phase2BeforeDurable sends COMMIT before the record is durable.
+	Phase2BeforeDurable
+	// CommitOnMissingVote takes a branch without a vote for one that only read.
+	CommitOnMissingVote
+	// VoteIdentityUnchecked takes a Yes from another database.
+	VoteIdentityUnchecked
+	// SoftNoIsDefinitive takes an unknown vote for a No.
+	SoftNoIsDefinitive
+	// AbortWhileAppending rolls back while the decision is on its way to the disk.
+	AbortWhileAppending
+	// AbortOnLogError tells a client that a failed append is a rollback.
+	AbortOnLogError
+	// HeuristicTimeout gives up a prepared branch that has waited for long.
+	HeuristicTimeout
+	// ForgetEarly ends a transaction whose branches are not all finished.
+	ForgetEarly
+	// NotFoundIsOK takes a branch that is gone for a committed one.
+	NotFoundIsOK
+	// RecoverCommit commits what is prepared and has no record.
+	RecoverCommit
+	// ResumeVoting lets votes of an older epoch decide.
+	ResumeVoting
+	// NoSweep never looks for orphans.
+	NoSweep
+	// SweepInFlight takes a running transaction's branch for an orphan.
+	SweepInFlight
+	// OldLogInBlock presumes abort for names that the log has never handed out.
+	OldLogInBlock
+	// ForeignIsOurs presumes abort for names of another log.
+	ForeignIsOurs
+	// IDAboveHighWater hands out sequences before they are durably reserved.
+	IDAboveHighWater
+	// KeyNotLogged leaves the idempotency key out of the record.
+	KeyNotLogged
+	// OnePhaseUnlogged commits in one phase without the record before.
+	OnePhaseUnlogged
+	// FenceIgnored lets a deposed coordinator act.
+	FenceIgnored
+	// NoDeadline never rolls back an abandoned transaction.
+	NoDeadline
+	// NoLimit takes on work for a dead resource without end.
+	NoLimit
+	// RoomIgnored takes on work while the disk is full.
+	RoomIgnored
+	// DownForAll stops asking every resource when one does not answer.
+	DownForAll
+	// ReadyUnread starts without reading what the log holds.
+	ReadyUnread
+	// GivesUp stops asking a resource that has failed some times.
+	GivesUp
+	// SnapshotOfTheTail labels a snapshot with what is durable instead of what it holds.
+	SnapshotOfTheTail
+	// StallUnnoticed calls a coordinator healthy whose disk has stopped.
+	StallUnnoticed
+	// EmptyLogIsFresh makes a log in an empty directory at start.
+	EmptyLogIsFresh
+	// FsyncRetry tries a failed sync again and believes it.
+	FsyncRetry
+	// TruncateOnAnyCRCError takes every damaged frame for a torn one.
+	TruncateOnAnyCRCError
+	// PageCacheTrust believes the last frame without writing it again.
+	PageCacheTrust
+	// TailNotZeroed leaves what is behind a cut.
+	TailNotZeroed
+	// UnknownRecordSkipped reads over a record that a newer version wrote.
+	UnknownRecordSkipped
+	// VoteBeforeDurable votes Yes before the branch is on the disk.
+	VoteBeforeDurable
+	// RollbackTag takes PREPARE's answer ROLLBACK for success.
+	RollbackTag
+	// WarningIsFine takes a PREPARE that may not be replicated for a Yes.
+	WarningIsFine
+	// DupGIDIgnored takes a name that is in use for a Yes.
+	DupGIDIgnored
+	// XIDNullIsReadOnly takes a transaction without a number for one that only read.
+	XIDNullIsReadOnly
+	// TimeoutMeansAborted tells an application that an unanswered commit was rolled back.
+	TimeoutMeansAborted
+	// ClientRollsBack finishes prepared branches from the application after Commit was sent.
+	ClientRollsBack
+
+	count
+)

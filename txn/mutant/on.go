@@ -1,0 +1,52 @@
+//go:build mutants
+
+package mutant
+
+import (
+	"fmt"
+	"os"
+	"sync"
+)
+
+// Enabled says whether this build has mutants.
+const Enabled = true
+
+// names are the words for the mutants in the environment, in their order.
+var names = [count]string{
+	"", "NOLOG", "ACK_BEFORE_LOG", "PHASE2_BEFORE_COMMIT_DURABLE", "COMMIT_ON_MISSING_VOTE",
+	"VOTE_IDENTITY_UNCHECKED", "SOFT_NO_IS_DEFINITIVE", "ABORT_WHILE_APPENDING",
+	"ABORT_ON_LOG_ERROR", "HEURISTIC", "FORGET_EARLY", "NOTFOUND_IS_OK", "RECOVER_COMMIT",
+	"RESUME_VOTING", "NO_SWEEP", "SWEEP_INFLIGHT", "OLD_LOG_IN_BLOCK", "FOREIGN_IS_OURS",
+	"ID_ABOVE_HIGHWATER", "KEY_NOT_LOGGED", "ONE_PHASE_UNLOGGED", "FENCE_IGNORED", "NO_DEADLINE",
+	"NO_LIMIT", "ROOM_IGNORED", "DOWN_FOR_ALL", "READY_UNREAD", "GIVES_UP",
+	"SNAPSHOT_OF_THE_TAIL", "STALL_UNNOTICED", "EMPTY_LOG_IS_FRESH", "FSYNC_RETRY",
+	"TRUNCATE_ON_ANY_CRC_ERROR", "PAGE_CACHE_TRUST", "TAIL_NOT_ZEROED", "UNKNOWN_RECORD_SKIPPED",
+	"VOTE_BEFORE_DURABLE", "ROLLBACK_TAG", "WARNING_IS_FINE", "DUP_GID_IGNORED",
+	"XID_NULL_IS_READONLY", "TIMEOUT_MEANS_ABORTED", "CLIENT_ROLLS_BACK_AFTER_COMMIT_SENT",
+}
+
+func (id ID) String() string { return names[id] }
+
+// All lists every mutant.
+func All() []ID {
+	all := make([]ID, 0, count-1)
+	for id := None + 1; id < count; id++ {
+		all = append(all, id)
+	}
+	return all
+}
+
+// chosen is the mutant that the environment names. A name that nobody knows would make every test
+// pass, so it ends the process.
+var chosen = sync.OnceValue(func() ID {
+	name := os.Getenv("GAVEL_MUTANT")
+	for id, known := range names {
+		if name == known {
+			return ID(id)
+		}
+	}
+	panic(fmt.Sprintf("mutant: GAVEL_MUTANT names %q, which is no mutant", name))
+})
+
+// On says whether this is the mutant that was chosen.
+func On(id ID) bool { return chosen() == id }
