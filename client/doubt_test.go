@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,6 +142,21 @@ func TestInDoubt(t *testing.T) {
 				d := &decider{onCommit: onCommit}
 				err := client.New(d, client.AskFor(time.Second)).InTx(t.Context(), transfer())
 				wantInDoubt(t, err, firstID())
+			})
+		})
+		t.Run(name+", branches left alone", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := writer("a"), writer("b")
+				d := &decider{onCommit: onCommit}
+				err := client.New(d, client.AskFor(time.Second)).InTx(t.Context(), all(a, b))
+				wantInDoubt(t, err, firstID())
+				// Once the votes may have left, prepared branches are the coordinator's.
+				for _, db := range []*database{a, b} {
+					acts := db.history()
+					if last := acts[len(acts)-1]; !strings.HasPrefix(last, "prepare ") {
+						t.Errorf("client truth: after the votes it did %q", last)
+					}
+				}
 			})
 		})
 	}

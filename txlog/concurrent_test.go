@@ -21,7 +21,7 @@ func TestManyAppenders(t *testing.T) {
 	w := newWaiters()
 	var mu sync.Mutex
 	byIndex := make(map[uint64]uint64)
-	log, err := Open(Options{FS: mem, Dir: testDir, SegmentSize: MinSegmentSize,
+	log, err := Open(Options{FS: mem, Dir: testDir, SegmentSize: testSegment,
 		OnPersisted: w.persisted})
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestSegmentSizeMayChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := newFS(t, InitOptions{})
 		n := uint64(0)
-		for _, size := range []int64{4 << 20, MinSegmentSize, 1 << 20, 8 << 20} {
+		for _, size := range []int64{4 << 20, testSegment, 1 << 20, 8 << 20} {
 			r := open(t, mem, func(o *Options) { o.SegmentSize = size })
 			if err := r.state.check(n, n); err != nil {
 				t.Errorf("size %d: %v", size, err)
@@ -185,7 +185,7 @@ func TestStats(t *testing.T) {
 		r := open(t, mem)
 		synctest.Wait()
 		empty := r.log.Stats()
-		if empty.Segments != 2 || empty.Bytes != 2*MinSegmentSize || empty.Snapshot != 0 ||
+		if empty.Segments != 2 || empty.Bytes != 2*testSegment || empty.Snapshot != 0 ||
 			empty.BytesSinceSnapshot != sectorSize || !empty.Room ||
 			empty.LSN != headerSize+sectorSize {
 			t.Errorf("at first: %+v", empty)

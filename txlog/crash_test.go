@@ -26,6 +26,8 @@ type crasher struct {
 	bounds func() (acked, appended uint64)
 	check  func(at string, crashed *vfs.Mem, acked, appended uint64)
 	calls  int
+	// draw is the number of the clone that is being checked, of those of one call.
+	draw int
 }
 
 // newCrasher draws its power cuts, seeds of them before each call, from the given seed.
@@ -42,6 +44,7 @@ func (c *crasher) hook(call vfs.Call) error {
 	defer func() { <-c.turn }()
 	c.calls++
 	for seed := range c.seeds {
+		c.draw = seed
 		at := fmt.Sprintf("call %d (%v of %s), seed %d", c.calls, call.Op, call.Name, seed)
 		acked, _ := c.bounds()
 		crashed := c.mem.CrashClone(c.rng)
@@ -58,8 +61,10 @@ func fixed(acked, appended uint64) func() (uint64, uint64) {
 
 // recovered opens what a crash has left, compares, closes and compares again. It is called by
 // whichever goroutine makes a call, so it must not end it.
-func recovered(t *testing.T, at string, fsys vfs.FS, acked, appended uint64) {
-	r, err := tryOpen(t, fsys)
+func recovered(
+	t *testing.T, at string, fsys vfs.FS, acked, appended uint64, edit ...func(*Options),
+) {
+	r, err := tryOpen(t, fsys, edit...)
 	if err != nil {
 		t.Errorf("%s: %v", at, err)
 		return
@@ -71,12 +76,13 @@ func recovered(t *testing.T, at string, fsys vfs.FS, acked, appended uint64) {
 		t.Errorf("%s: %v", at, err)
 		return
 	}
-	rep, err := Verify(fsys, testDir, nil)
+	closed := Source{FS: fsys, Dir: testDir, Still: true}
+	rep, err := closed.Verify(nil)
 	if err != nil || len(rep.Faults) > 0 || !rep.Clean {
 		t.Errorf("%s: verify after recovery: %+v, %v", at, rep, err)
 	}
 	var h history
-	_, err = Read(fsys, testDir, h.apply)
+	_, err = closed.Read(h.apply)
 	if err := errors.Join(err, h.check(n+1, n+1)); err != nil {
 		t.Errorf("%s: after recovery and one more append: %v", at, err)
 	}
@@ -198,14 +204,18 @@ func TestEveryKill(t *testing.T) {
 
 // livesOn opens the log of a killed process, goes on past the end of the segment, and cuts the
 // power.
-func livesOn(t *testing.T, at string, fsys *vfs.Mem, rng *rand.Rand, acked, appended uint64) {
-	r, err := tryOpen(t, fsys)
+func livesOn(
+	t *testing.T, at string, fsys *vfs.Mem, rng *rand.Rand, acked, appended uint64,
+	edit ...func(*Options),
+) {
+	r, err := tryOpen(t, fsys, edit...)
 	if err == nil {
 		err = r.state.check(acked, appended)
 	}
 	for range 5 {
 		if err == nil {
-			err = errors.Join(r.append(1, 30_000, true), r.wait())
+			size := min(30_000, r.log.MaxAppend()/2)
+			err = errors.Join(r.append(1, size, true), r.wait())
 		}
 	}
 	if err != nil {
@@ -214,7 +224,8 @@ func livesOn(t *testing.T, at string, fsys *vfs.Mem, rng *rand.Rand, acked, appe
 	}
 	for range 2 {
 		acked, appended = r.bounds()
-		recovered(t, "killed at "+at+", then power cut", fsys.CrashClone(rng), acked, appended)
+		recovered(t, "killed at "+at+", then power cut", fsys.CrashClone(rng), acked, appended,
+			edit...)
 	}
 	if err := r.log.Close(); err != nil {
 		t.Error(err)
@@ -334,7 +345,7 @@ func TestInitIsAllOrNothing(t *testing.T) {
 		mem := vfs.NewMem()
 		c := newCrasher(mem, 9, 6)
 		none, whole := 0, 0
-		opts := InitOptions{SegmentSize: MinSegmentSize, Snapshot: prefix(3)}
+		opts := InitOptions{SegmentSize: testSegment, Snapshot: prefix(3)}
 		c.check = func(at string, crashed *vfs.Mem, _, _ uint64) {
 			err := Init(crashed, testDir, testID, opts)
 			if err != nil {
@@ -411,7 +422,7 @@ func adopt(fsys vfs.FS) error {
 	if _, err := Read(fsys, aside, h.apply); err != nil {
 		return err
 	}
-	opts := InitOptions{SegmentSize: MinSegmentSize, Snapshot: prefix(h.n)}
+	opts := InitOptions{SegmentSize: testSegment, Snapshot: prefix(h.n)}
 	return Init(fsys, testDir, testID+1, opts)
 }
 

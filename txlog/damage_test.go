@@ -107,19 +107,23 @@ func namesOf(extent map[string]int64, mem *vfs.Mem) []string {
 }
 
 // mustBeSeen checks a damaged log: Verify finds it, and Open refuses or replays the very same.
-func mustBeSeen(t *testing.T, what string, mem *vfs.Mem, n uint64) (opened bool) {
+func mustBeSeen(
+	t *testing.T, what string, mem *vfs.Mem, n uint64, edit ...func(*Options),
+) (opened bool) {
 	t.Helper()
-	rep, err := Verify(mem, testDir, nil)
+	rep, err := Source{FS: mem, Dir: testDir, Still: true}.Verify(nil)
 	if err != nil || len(rep.Faults) == 0 {
 		t.Errorf("%s: verify finds nothing (%v)", what, err)
 	}
-	return refusesOrRecovers(t, what, mem, n)
+	return refusesOrRecovers(t, what, mem, n, edit...)
 }
 
 // refusesOrRecovers checks that the damage does not change what is replayed.
-func refusesOrRecovers(t *testing.T, what string, mem *vfs.Mem, n uint64) (opened bool) {
+func refusesOrRecovers(
+	t *testing.T, what string, mem *vfs.Mem, n uint64, edit ...func(*Options),
+) (opened bool) {
 	t.Helper()
-	r, err := tryOpen(t, mem)
+	r, err := tryOpen(t, mem, edit...)
 	if err != nil {
 		if !isCorruption(err) {
 			t.Errorf("%s: refused with %v", what, err)
@@ -370,7 +374,7 @@ func TestForeignFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem, n := specimen(t, true)
 		other := vfs.NewMem()
-		opts := InitOptions{SegmentSize: MinSegmentSize}
+		opts := InitOptions{SegmentSize: testSegment}
 		if err := Init(other, testDir, testID+1, opts); err != nil {
 			t.Fatal(err)
 		}

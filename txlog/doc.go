@@ -45,6 +45,13 @@
 //	})
 //	index, err := log.Append(records, true)
 //
+// # Simulation
+//
+// With Options.Driven the log starts no goroutine and reads no clock but Options.Now: its owner
+// calls [Log.Step] and [Log.Tend], which are what the goroutines would do. On files in memory, a
+// run is then determined by its seed, byte by byte. [Source] with Still reads such a log without
+// waiting for a write that might be going on.
+//
 // # Owners
 //
 // One process at a time has a log open: it holds a lock on it for its life, and each opening has an

@@ -155,7 +155,7 @@ func TestDiskFull(t *testing.T) {
 			t.Error("no room although a segment and a reserve are in stock")
 		}
 		fill := func(segments int) {
-			for range segments * MinSegmentSize / 20_000 {
+			for range segments * testSegment / 20_000 {
 				r.put(1, 20_000)
 			}
 			synctest.Wait()
@@ -436,8 +436,8 @@ func TestInitRefuses(t *testing.T) {
 		t.Errorf("without a parent: %v", err)
 	}
 	small := vfs.NewMem()
-	small.SetCapacity(MinSegmentSize)
-	err := Init(small, testDir, testID, InitOptions{SegmentSize: MinSegmentSize})
+	small.SetCapacity(testSegment)
+	err := Init(small, testDir, testID, InitOptions{SegmentSize: testSegment})
 	if !errors.Is(err, ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("on a full disk: %v", err)
 	}

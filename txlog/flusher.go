@@ -29,7 +29,7 @@ func (l *Log) flush() {
 		due := false
 		select {
 		case <-l.closing:
-			l.end(l.drainAll())
+			l.finish()
 			return
 		case <-timer.C:
 			armed, due = false, true
@@ -38,6 +38,7 @@ func (l *Log) flush() {
 		wrote, err := l.drain(due)
 		if err != nil {
 			l.end(err)
+			<-l.closing
 			return
 		}
 		if wrote || !armed && l.idleWork() {
@@ -50,23 +51,29 @@ func (l *Log) flush() {
 // idleWork says whether the timer has something to do: lazy records, or a group that nothing
 // vouches for.
 func (l *Log) idleWork() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mu.failure == nil && (len(l.mu.queue) > 0 || l.w.vouch)
+	w := l.waits()
+	return w.Group || w.Lazy || w.Vouch
 }
 
-// drain commits group after group until none is left that somebody waits for or, if due, none at
-// all. With due and nothing to commit it lets the empty frame follow. It says whether it committed
-// anything.
+// drain takes one step after the other until none is left that somebody waits for. It says whether
+// it committed anything.
 func (l *Log) drain(due bool) (wrote bool, err error) {
-	for b := l.take(due); b != nil; b = l.take(false) {
-		wrote = true
-		if err := l.commit(b); err != nil {
-			return wrote, err
-		}
+	for more := true; more && err == nil; due = false {
+		more, err = l.step(due)
+		wrote = wrote || more
 	}
-	if wrote || !due || !l.w.vouch || l.failure() != nil {
-		return wrote, nil
+	return wrote, err
+}
+
+// step commits one group, if there is one that somebody waits for or, if due, any at all. With due
+// and nothing to commit it lets the empty frame follow. It says whether it committed a group.
+func (l *Log) step(due bool) (wrote bool, err error) {
+	if b := l.take(due); b != nil {
+		err := l.commit(b)
+		return err == nil, err
+	}
+	if !due || !l.w.vouch || l.failure() != nil {
+		return false, nil
 	}
 	return false, l.vouch()
 }
@@ -76,17 +83,21 @@ func (l *Log) take(due bool) *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := l.mu.queue
-	if l.mu.failure != nil || len(q) == 0 {
+	if l.mu.failure != nil || len(q) == 0 || !due && !l.groupLocked() {
 		return nil
 	}
 	// Frames are written in the order in which they were filled, forced or not: an index is durable
 	// only when all lower ones are.
 	b := q[0]
-	if !due && !b.forced && len(q) == 1 && b.payload < lazyLimit {
-		return nil
-	}
 	l.mu.queue = q[:copy(q, q[1:])]
 	return b
+}
+
+// groupLocked says whether the oldest frame is to be written at once: somebody waits for it, or it
+// is full, or there is a lot in it. The callers hold mu.
+func (l *Log) groupLocked() bool {
+	q := l.mu.queue
+	return len(q) > 1 || len(q) == 1 && (q[0].forced || q[0].payload >= lazyLimit)
 }
 
 // commit makes one frame durable and reports it: one write, one sync.
@@ -202,8 +213,15 @@ func (l *Log) roll(next *segment) error {
 }
 
 // awaitNext takes the next segment. It waits as long as there is none, for disk space if need be;
-// only a failure ends that, or Close on a full disk.
+// only a failure ends that, or Close on a full disk. A driven log has nobody to wait for: it makes
+// the segment itself, and on a full disk leaves the frame in the queue for a later step.
 func (l *Log) awaitNext() (*segment, error) {
+	if l.opts.Driven {
+		if err := l.stock(l.makeNext()); err != nil {
+			return nil, err
+		}
+		return l.takeNext()
+	}
 	for {
 		next, err := l.takeNext()
 		if next != nil || err != nil {
@@ -235,7 +253,10 @@ func (l *Log) takeNext() (*segment, error) {
 	return next, nil
 }
 
-// drainAll commits all that waits, when there will be no more.
+// finish writes what waits, when there will be no more, and ends the log in order.
+func (l *Log) finish() { l.end(l.drainAll()) }
+
+// drainAll commits all that waits.
 func (l *Log) drainAll() error {
 	for l.waiting() {
 		if _, err := l.drain(true); err != nil {
@@ -252,17 +273,16 @@ func (l *Log) waiting() bool {
 	return len(l.mu.queue) > 0 && l.mu.failure == nil
 }
 
-// end ends the flusher. Unless the log has failed, the last thing written is a synced frame that
-// says that it was closed; it finds room even on a full disk, where some of what waits may not
-// (errStopped).
+// end ends the writing of frames, for the reason err. Unless the log has failed, the last thing
+// written is a synced frame that says that it was closed; it finds room even on a full disk, where
+// some of what waits may not (errStopped, or ErrNoSpace in a driven log).
 func (l *Log) end(err error) {
-	if err == nil || errors.Is(err, errStopped) {
+	if err == nil || errors.Is(err, errStopped) || errors.Is(err, ErrNoSpace) {
 		err = l.writeClose()
 	}
 	if err != nil {
 		l.fail(err)
 	}
-	<-l.closing
 }
 
 // writeClose writes the last frame. It is synced because nothing will follow that could vouch for

@@ -20,9 +20,11 @@ const (
 	MaxRecord = 64 << 10
 	// MaxFrame bounds one frame, in bytes; in small segments a frame is bounded by the segment.
 	MaxFrame = 1 << 20
-	// DefaultSegmentSize, MinSegmentSize and MaxSegmentSize are sizes of a segment, in bytes.
+	// DefaultSegmentSize, MinSegmentSize and MaxSegmentSize are sizes of a segment, in bytes. The
+	// smallest ones are for simulations: below 128 KiB not every record that MaxRecord allows fits
+	// into a frame.
 	DefaultSegmentSize = 64 << 20
-	MinSegmentSize     = 128 << 10
+	MinSegmentSize     = 16 << 10
 	MaxSegmentSize     = 1 << 30
 )
 

@@ -226,7 +226,7 @@ func TestReach(t *testing.T) {
 func TestSegmentWithoutASeal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		for b.off < MinSegmentSize {
+		for b.off < testSegment {
 			raw := b.frame(1, nil)
 			b.put(0, raw)
 			h, err := parseFrameHeader(raw)

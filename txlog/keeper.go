@@ -21,21 +21,33 @@ const (
 func (l *Log) keep() {
 	defer close(l.keeperDone)
 	for {
-		err := l.restock()
-		switch {
-		case errors.Is(err, errStopped):
-		case errors.Is(err, ErrNoSpace):
-			l.room.Store(false)
-			signal(l.ready)
-		case err != nil:
-			l.fail(err)
-		default:
-			l.foundRoom()
-		}
+		err := l.tend()
 		if !l.awaitWork(err != nil) {
 			return
 		}
 	}
+}
+
+// tend is one look at the stock. It has dealt with the error that it returns.
+func (l *Log) tend() error {
+	err := l.stock(l.restock())
+	switch {
+	case err == nil:
+		l.foundRoom()
+	case !errors.Is(err, ErrNoSpace) && !errors.Is(err, errStopped):
+		l.fail(err)
+	}
+	return err
+}
+
+// stock passes on the error of making something for the stock. With a full disk there is no room,
+// and whoever waits for a segment is told that none will come soon.
+func (l *Log) stock(err error) error {
+	if errors.Is(err, ErrNoSpace) {
+		l.room.Store(false)
+		signal(l.ready)
+	}
+	return err
 }
 
 // foundRoom lets new work in, unless the log has failed.
@@ -73,7 +85,8 @@ func (l *Log) restock() error {
 }
 
 // makeNext makes the segment behind the last one, if it is not there. Only the keeper calls it, and
-// Open before there is a keeper, so nobody else adds segments between the look and the act.
+// Open before there is a keeper, or the one owner of a driven log: nobody else adds segments
+// between the look and the act.
 func (l *Log) makeNext() error {
 	l.mu.Lock()
 	last := l.mu.segs[len(l.mu.segs)-1]

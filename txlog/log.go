@@ -19,7 +19,7 @@ type Options struct {
 	// Dir is the log's directory. It has no default.
 	Dir string
 	// SegmentSize of segments to come, in bytes, a multiple of 4096. Those that exist keep theirs.
-	// Defaults to DefaultSegmentSize.
+	// It bounds what one Append may take, see Log.MaxAppend. Defaults to DefaultSegmentSize.
 	SegmentSize int64
 	// MaxPending bounds the bytes that wait to be written, in memory; beyond it Append refuses. At
 	// least two frames are allowed. Defaults to 8 MiB.
@@ -30,16 +30,19 @@ type Options struct {
 	Replay func(Entry) error
 	// OnPersisted is told how far the log is durable, once per group commit, in order, from one
 	// goroutine. The next group waits for it, so it must be quick; it may call Append, and must not
-	// call Close. Defaults to nothing.
+	// call Snapshot, Step, Tend or Close. Defaults to nothing.
 	OnPersisted func(Persisted)
 	// OnFailed is told once why the log has failed. After it there are no calls of OnPersisted. It
-	// must not call Close. Defaults to nothing; Append tells as well.
+	// must not call what OnPersisted must not call. Defaults to nothing; Append tells as well.
 	OnFailed func(error)
 	// OnSync is told of each group commit, before OnPersisted. Defaults to nothing.
 	OnSync func(Sync)
 	// Now is the wall clock, for the times in frames and the durations of OnSync. Defaults to
 	// time.Now.
 	Now func() time.Time
+	// Driven keeps Open from starting goroutines: the owner calls Log.Step and Log.Tend, and
+	// nothing happens between its calls. It is for simulations. Defaults to false.
+	Driven bool
 }
 
 // DefaultMaxPending is the default of Options.MaxPending.
@@ -209,6 +212,10 @@ func (l *Log) Append(recs []Record, forced bool) (index uint64, err error) {
 	return l.mu.index, nil
 }
 
+// MaxAppend is the most that the records of one Append may take, in bytes: their data, and up to 5
+// more for each. It is that of a frame: 1 MiB, or 8 KiB less than a segment if that is less.
+func (l *Log) MaxAppend() int { return payloadRoom(l.frameSize) }
+
 // sizeOf is the payload that recs take, if it is within limits.
 func (l *Log) sizeOf(recs []Record) (int, error) {
 	size := 0
@@ -219,7 +226,7 @@ func (l *Log) sizeOf(recs []Record) (int, error) {
 		}
 		size += recordSize(r)
 	}
-	if limit := payloadRoom(l.frameSize); size > limit {
+	if limit := l.MaxAppend(); size > limit {
 		return 0, fmt.Errorf("%w: %d bytes in one append; the limit is %d",
 			ErrTooLarge, size, limit)
 	}
@@ -301,10 +308,7 @@ func (l *Log) Close() error {
 		l.mu.Lock()
 		l.mu.closed = true
 		l.mu.Unlock()
-		close(l.closing)
-		<-l.flusherDone
-		close(l.halt)
-		<-l.keeperDone
+		l.join()
 		// A snapshot that is being written ends first: its directory must not change hands under
 		// it.
 		l.snapshots.Lock()
@@ -312,6 +316,20 @@ func (l *Log) Close() error {
 		l.closeErr = errors.Join(l.failure(), l.stalled(), l.closeSegments(), l.lock.Close())
 	})
 	return l.closeErr
+}
+
+// join ends the flusher, after it has written what waits, and then the keeper, which it may need
+// for that. A driven log has neither and writes here what the flusher would have written.
+func (l *Log) join() {
+	close(l.closing)
+	if l.opts.Driven {
+		l.finish()
+		close(l.halt)
+		return
+	}
+	<-l.flusherDone
+	close(l.halt)
+	<-l.keeperDone
 }
 
 // stalled says that records were taken and could not be written for want of space. After a failure

@@ -55,7 +55,7 @@ func TestSegmentsRollAndSnapshotsFreeThem(t *testing.T) {
 		}
 		r.close()
 		rep := verify(t, fsys)
-		if rep.Snapshots != 2 || rep.Tail < 5*MinSegmentSize {
+		if rep.Snapshots != 2 || rep.Tail < 5*testSegment {
 			t.Errorf("%+v", rep.Info)
 		}
 		again := open(t, fsys)
@@ -148,7 +148,7 @@ func TestBacklogIsBounded(t *testing.T) {
 	for r.append(1, 1000, true) == nil {
 		taken++
 	}
-	if limit := maxFrame(MinSegmentSize) / 1000; taken < limit-20 || taken > limit {
+	if limit := maxFrame(testSegment) / 1000; taken < limit-20 || taken > limit {
 		t.Errorf("%d appends taken, the limit is about %d", taken, limit)
 	}
 	if err := r.append(1, 1000, false); !errors.Is(err, ErrBacklog) {

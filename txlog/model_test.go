@@ -3,7 +3,6 @@ package txlog
 import (
 	"errors"
 	"math/rand/v2"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,7 +77,7 @@ func (w *world) snapshot(t *rapid.T) {
 }
 
 func (w *world) reopen(t *rapid.T) {
-	w.size = rapid.SampledFrom([]int64{MinSegmentSize, 2 * MinSegmentSize}).Draw(t, "segment")
+	w.size = rapid.SampledFrom([]int64{testSegment, 2 * testSegment}).Draw(t, "segment")
 	if err := w.rig.log.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +122,7 @@ func (w *world) look(t *rapid.T) {
 func TestAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w := &world{t: rt, tb: t, mem: newFS(t, InitOptions{}), size: MinSegmentSize}
+			w := &world{t: rt, tb: t, mem: newFS(t, InitOptions{}), size: testSegment}
 			w.open(0, 0)
 			defer func() { _ = w.rig.log.Close() }()
 			rt.Repeat(map[string]func(*rapid.T){
@@ -131,46 +130,6 @@ func TestAgainstAModel(t *testing.T) {
 				"wait": w.wait, "idle": w.idle, "snapshot": w.snapshot, "reopen": w.reopen,
 				"kill": w.kill, "power cut": w.powerCut, "look": w.look,
 			})
-		})
-	})
-}
-
-// FuzzDamage overwrites any part of any file of a log with anything: nothing panics or hangs, and
-// what Read believes, Open believes too.
-func FuzzDamage(f *testing.F) {
-	f.Add(uint8(0), uint32(headerSize), []byte("GVF1"))
-	f.Add(uint8(1), uint32(20), []byte{0xff, 0xff, 0xff, 0xff})
-	f.Add(uint8(2), uint32(headerSize+24), []byte{0xff, 0xff, 0xff, 0x7f})
-	f.Add(uint8(3), uint32(12), []byte{0xff, 0xff})
-	f.Add(uint8(4), uint32(0), make([]byte, 5000))
-	f.Fuzz(func(t *testing.T, which uint8, off uint32, b []byte) {
-		synctest.Test(t, func(t *testing.T) {
-			mem, n := specimen(t, which%2 == 0)
-			names, err := mem.List(testDir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			name := filepath.Join(testDir, names[int(which)%len(names)])
-			mem.Damage(name, func(data []byte) {
-				if len(data) > 0 {
-					copy(data[int(off)%len(data):], b)
-				}
-			})
-			var h history
-			_, readErr := Read(mem, testDir, h.apply)
-			r, openErr := tryOpen(t, mem)
-			if (readErr == nil) != (openErr == nil) {
-				t.Errorf("read says %v, open %v", readErr, openErr)
-			}
-			if openErr == nil {
-				defer r.close()
-				if h.n > n || h.err != nil || h.n != r.state.n {
-					t.Errorf("read %+v, opened with %+v", h, r.state)
-				}
-			}
-			if _, err := Verify(mem, testDir, nil); err != nil {
-				t.Logf("verify: %v", err)
-			}
 		})
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/gavel-tx/gavel/txlog/vfs"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // Recovery says what Open found.
@@ -56,8 +57,10 @@ func Open(opts Options) (*Log, error) {
 	if err := l.restore(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	go l.flush()
-	go l.keep()
+	if !opts.Driven {
+		go l.flush()
+		go l.keep()
+	}
 	return l, nil
 }
 
@@ -149,7 +152,7 @@ func (l *Log) syncAll(im *image) error {
 // that a torn write can reach is written.
 func (l *Log) repair(r *replayer) error {
 	last := r.scan.last
-	if last.seg != nil {
+	if last.seg != nil && !mutant.On(mutant.PageCacheTrust) {
 		from := int64(max(last.synced, last.seg.first()) - last.seg.base)
 		if err := rewrite(last.seg, from, last.off+int64(last.len())); err != nil {
 			return err
@@ -162,6 +165,9 @@ func (l *Log) repair(r *replayer) error {
 	// A torn write never reaches another segment: the first frame there waits for a durable seal
 	// here.
 	reach := min(unsyncedReach, t.seg.size-t.off)
+	if mutant.On(mutant.TailNotZeroed) {
+		reach = 0
+	}
 	if err := writeFull(t.seg.file, make([]byte, reach), t.off); err != nil {
 		return fmt.Errorf("txlog: zero the tail of %s: %w", t.seg.name, err)
 	}

@@ -16,7 +16,7 @@ import (
 // TestOnRealFiles is one life of a log on the operating system's files, with a copy made by cp.
 func TestOnRealFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
-	if err := Init(vfs.OS(), dir, testID, InitOptions{SegmentSize: MinSegmentSize}); err != nil {
+	if err := Init(vfs.OS(), dir, testID, InitOptions{SegmentSize: testSegment}); err != nil {
 		t.Fatal(err)
 	}
 	here := func(o *Options) { o.Dir, o.FS = dir, nil }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gavel-tx/gavel/txlog/vfs"
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // frame is a valid frame where it was found.
@@ -357,6 +358,9 @@ func (s *scanner) tornAtPlace() error {
 		if bytes.Equal(raw[off:off+sectorSize], zeroSector[:]) {
 			return nil
 		}
+	}
+	if mutant.On(mutant.TruncateOnAnyCRCError) {
+		return nil
 	}
 	return seg.corrupt(s.off, s.why)
 }

@@ -122,7 +122,7 @@ type snapWriter struct {
 func writeSnapshot(
 	file vfs.File, h snapHeader, records iter.Seq[Record], alive func() error,
 ) (int64, error) {
-	w := &snapWriter{file: file, chunk: make([]byte, chunkHeaderSize, maxChunk), alive: alive}
+	w := &snapWriter{file: file, chunk: make([]byte, chunkHeaderSize), alive: alive}
 	if err := w.write(h.encode()); err != nil {
 		return 0, err
 	}
@@ -221,7 +221,9 @@ func readSnapshot(
 	if err != nil {
 		return snapHeader{}, fmt.Errorf("txlog: stat %s: %w", s.name, err)
 	}
-	r := &snapReader{s: s, size: info.Size, buf: make([]byte, maxChunk), read: read}
+	// No part of the file can be longer than the file, so a small one takes little memory.
+	buf := make([]byte, min(info.Size, maxChunk))
+	r := &snapReader{s: s, size: info.Size, buf: buf, read: read}
 	h, err := r.header(id)
 	if err != nil {
 		return snapHeader{}, err

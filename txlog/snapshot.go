@@ -20,8 +20,9 @@ import (
 // the newer be damaged one day, the older one and the log behind it say the same. Segments wholly
 // below the older one are removed.
 //
-// [ErrNoSpace] and [ErrTooLarge] leave everything as it was, and it may be tried again; other
-// errors of the disk are a failure of the log.
+// [ErrNoSpace], [ErrTooLarge], [ErrBadSnapshot] and an error of reading the log at lsn leave
+// everything as it was, and it may be tried again; other errors of the disk are a failure of the
+// log.
 func (l *Log) Snapshot(lsn uint64, records iter.Seq[Record]) error {
 	// A snapshot uses up the reserve, and may free space: both are work for the keeper, once this
 	// lock is free.

@@ -63,15 +63,49 @@ func (f frame) info() FrameInfo {
 	}
 }
 
+// Source is a log that is read without being opened.
+type Source struct {
+	// FS holds the log in Dir.
+	FS  vfs.FS
+	Dir string
+	// Still says that nobody writes to the log meanwhile, so that its tail is judged at once. Else
+	// an unfinished write is taken for one that goes on, and looked at again for about 50 ms.
+	// Defaults to false.
+	Still bool
+}
+
 // Read delivers what Open would replay, and changes nothing. It takes no lock and may run beside a
 // live log: it reads up to a tail that was current at some moment of the call. It also reads
 // copies, and says so in Info.Copy. Errors are those of Open, without the lock's, and [ErrMoved].
-func Read(fsys vfs.FS, dir string, fn func(Entry) error) (Info, error) {
-	return read(fsys, dir, replayer{entry: fn})
+func (s Source) Read(fn func(Entry) error) (Info, error) {
+	return s.run(replayer{entry: fn})
 }
 
 // Stat is Read without the records.
-func Stat(fsys vfs.FS, dir string) (Info, error) { return read(fsys, dir, replayer{}) }
+func (s Source) Stat() (Info, error) { return s.run(replayer{}) }
+
+// Dump is Read for people and tools: it also visits the frames below the snapshot which are still
+// there.
+func (s Source) Dump(v Visitor) (Info, error) {
+	r := replayer{all: true, entry: v.Entry}
+	if v.Frame != nil {
+		r.frame = func(f frame) error { return v.Frame(f.info()) }
+	}
+	return s.run(r)
+}
+
+// Read is [Source.Read] of a log that may be live.
+func Read(fsys vfs.FS, dir string, fn func(Entry) error) (Info, error) {
+	return Source{FS: fsys, Dir: dir}.Read(fn)
+}
+
+// Stat is [Source.Stat] of a log that may be live.
+func Stat(fsys vfs.FS, dir string) (Info, error) { return Source{FS: fsys, Dir: dir}.Stat() }
+
+// Dump is [Source.Dump] of a log that may be live.
+func Dump(fsys vfs.FS, dir string, v Visitor) (Info, error) {
+	return Source{FS: fsys, Dir: dir}.Dump(v)
+}
 
 // Visitor is what Dump calls. Each may be nil.
 type Visitor struct {
@@ -81,25 +115,15 @@ type Visitor struct {
 	Entry func(Entry) error
 }
 
-// Dump is Read for people and tools: it also visits the frames below the snapshot which are still
-// there.
-func Dump(fsys vfs.FS, dir string, v Visitor) (Info, error) {
-	r := replayer{all: true, entry: v.Entry}
-	if v.Frame != nil {
-		r.frame = func(f frame) error { return v.Frame(f.info()) }
-	}
-	return read(fsys, dir, r)
-}
-
-// read runs r on the log in dir, patient with a tail in motion. What was found before an error is
-// returned with it.
-func read(fsys vfs.FS, dir string, r replayer) (info Info, err error) {
-	im, err := openImage(fsys, dir, vfs.ReadOnly)
+// run runs r on the log, patient with a tail in motion unless the log is still. What was found
+// before an error is returned with it.
+func (s Source) run(r replayer) (info Info, err error) {
+	im, err := openImage(s.FS, s.Dir, vfs.ReadOnly)
 	if err != nil {
 		return Info{}, err
 	}
 	defer func() { err = errors.Join(err, im.close()) }()
-	r.im, r.live = im, true
+	r.im, r.live = im, !s.Still
 	if err := r.run(); err != nil {
 		return r.info(), err
 	}

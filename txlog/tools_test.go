@@ -52,7 +52,7 @@ func TestDumpTellsTheWholeStory(t *testing.T) {
 		}
 		stat, err := Stat(mem, testDir)
 		if err != nil || stat.Tail != info.Tail || stat.ID != testID ||
-			stat.Bytes != 2*MinSegmentSize {
+			stat.Bytes != 2*testSegment {
 			t.Errorf("stat: %+v, %v", stat, err)
 		}
 	})

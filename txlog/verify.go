@@ -26,8 +26,8 @@ const MaxFaults = 100
 // and reports everything that no crash explains. It changes nothing and may run beside a live log.
 // progress, if not nil, is called as it advances. The error says why Verify could not finish; what
 // it has found is in the Report, not in the error.
-func Verify(fsys vfs.FS, dir string, progress func(done, total int64)) (rep Report, err error) {
-	im, err := openImage(fsys, dir, vfs.ReadOnly)
+func (s Source) Verify(progress func(done, total int64)) (rep Report, err error) {
+	im, err := openImage(s.FS, s.Dir, vfs.ReadOnly)
 	if bad, ok := errors.AsType[*CorruptionError](err); ok {
 		return Report{Faults: []*CorruptionError{bad}}, nil
 	}
@@ -35,15 +35,22 @@ func Verify(fsys vfs.FS, dir string, progress func(done, total int64)) (rep Repo
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, im.close()) }()
-	v := &verifier{im: im, progress: progress, bounds: make(map[uint64]bool)}
+	v := &verifier{im: im, live: !s.Still, progress: progress, bounds: make(map[uint64]bool)}
 	err = v.run()
 	rep = Report{Info: v.info, Faults: v.faults, Checked: v.done}
 	return rep, err
 }
 
+// Verify is [Source.Verify] of a log that may be live.
+func Verify(fsys vfs.FS, dir string, progress func(done, total int64)) (Report, error) {
+	return Source{FS: fsys, Dir: dir}.Verify(progress)
+}
+
 // verifier checks snapshots one by one, then all segments as one walk that goes on behind a fault.
 type verifier struct {
-	im          *image
+	im *image
+	// live makes it patient with a tail in motion.
+	live        bool
 	info        Info
 	faults      []*CorruptionError
 	progress    func(done, total int64)
@@ -95,7 +102,7 @@ func (v *verifier) run() error {
 		return nil
 	}
 	// Whatever Open would mind is a fault, so it is asked as well.
-	r := &replayer{im: v.im, live: true}
+	r := &replayer{im: v.im, live: v.live}
 	err := r.run()
 	v.info.Snapshot = r.snap.lsn
 	return v.take(err)
@@ -181,10 +188,10 @@ func (v *verifier) segments(start uint64) error {
 // walk checks one run of segments. Behind a fault it goes on with the next frame that can be read.
 // The last run ends with the log's tail; an earlier one ends at its gap, which has been noted.
 func (v *verifier) walk(segs []*segment, last bool) error {
-	r := &replayer{im: v.im, live: true, frame: v.mark}
+	r := &replayer{im: v.im, live: v.live, frame: v.mark}
 	r.scan = newScanner(v.im.meta.id, segs)
 	r.scan.win.read = v.advance
-	if last {
+	if last && v.live {
 		r.scan.more = v.im.openLater
 	}
 	for len(v.faults) < MaxFaults {

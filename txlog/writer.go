@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // writer writes frames at the tail. It belongs to one goroutine at a time: Open's, then the
@@ -59,7 +60,11 @@ func (w *writer) writeEmpty(kind Kind) error {
 
 // sync makes everything written so far durable. It is the one sync of a group commit.
 func (w *writer) sync() error {
-	if err := w.seg.file.Datasync(); err != nil {
+	err := w.seg.file.Datasync()
+	if err != nil && mutant.On(mutant.FsyncRetry) {
+		err = w.seg.file.Datasync()
+	}
+	if err != nil {
 		return fmt.Errorf("txlog: sync %s: %w", w.seg.name, err)
 	}
 	w.synced = w.lsn()

@@ -35,14 +35,14 @@ func (a *appender) empty() bool {
 	return len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0
 }
 
-// maxAppend is a quarter of a frame.
+// maxAppend is a quarter of a frame, or what the log takes if that is less.
 const maxAppend = 256 << 10
 
 // flush hands the records to the log, in calls of about maxAppend bytes. What the log did not take
 // stays.
 func (a *appender) flush(log Log, now protocol.Instant) error {
 	for len(a.ready.Appends) > 0 {
-		n, forced, commit := a.encode()
+		n, forced, commit := a.encode(min(maxAppend, log.MaxAppend()))
 		index, err := log.Append(a.recs, forced)
 		if err != nil {
 			return err
@@ -53,14 +53,17 @@ func (a *appender) flush(log Log, now protocol.Instant) error {
 	return nil
 }
 
-// encode fills recs with the next records. Their slices stay valid while buf grows: each keeps the
-// array that it was cut from.
-func (a *appender) encode() (n int, forced bool, commit txn.ID) {
+// encode fills recs with the next records, at least one and as many as fit within limit. Their
+// slices stay valid while buf grows: each keeps the array that it was cut from.
+func (a *appender) encode(limit int) (n int, forced bool, commit txn.ID) {
 	a.buf, a.recs = a.buf[:0], a.recs[:0]
-	for n < len(a.ready.Appends) && len(a.buf) < maxAppend {
+	for n < len(a.ready.Appends) {
 		next := a.ready.Appends[n]
 		at := len(a.buf)
 		rec := record.Encode(a.buf, next.Record)
+		if n > 0 && len(rec.Data)+(n+1)*recordHead > limit {
+			break
+		}
 		a.buf = rec.Data
 		rec.Data = rec.Data[at:]
 		a.recs = append(a.recs, rec)
@@ -76,6 +79,9 @@ func (a *appender) encode() (n int, forced bool, commit txn.ID) {
 	}
 	return n, forced, commit
 }
+
+// recordHead is what the log adds to a record at most.
+const recordHead = 5
 
 // persisted is the machine's index up to which all is durable, or zero, and what was decided with
 // it.

@@ -46,6 +46,8 @@ type Log interface {
 	LSN() uint64
 	Room() bool
 	BytesSinceSnapshot() int64
+	// MaxAppend is the most that the records of one Append may take, with 5 bytes more for each.
+	MaxAppend() int
 	Append(recs []txlog.Record, forced bool) (index uint64, err error)
 }
 

@@ -168,7 +168,7 @@ func (m *Machine) end() {
 }
 
 // maxEnds bounds the ids of one EndRecord.
-const maxEnds = 1000
+const maxEnds = 250
 
 // Opened notes, in the log, who runs this epoch.
 func (m *Machine) Opened(r OpenRecord) { m.append(r, false) }

@@ -97,10 +97,6 @@ func (m *Machine) tick(now Instant) {
 // due does what the clock demands of t. A decision under way knows no deadline.
 func (m *Machine) due(t *transaction) {
 	switch {
-	case mutant.On(mutant.HeuristicTimeout) && t.state == txn.StateCommitting:
-		for i := range t.branches {
-			m.send(ActRollback, t, &t.branches[i])
-		}
 	case t.undecided() && m.expired(t):
 		m.expire(t)
 	case t.state == txn.StatePreparing && m.now >= t.votesBy:
@@ -111,6 +107,9 @@ func (m *Machine) due(t *transaction) {
 		m.askVotes(t)
 	case t.state == txn.StateCommitting || t.asking():
 		m.answer(t)
+		if mutant.On(mutant.HeuristicTimeout) {
+			m.send(ActRollback, t, &t.branches[0])
+		}
 	}
 }
 
@@ -124,9 +123,7 @@ func (t *transaction) missing() *branch {
 	panic("protocol: waiting for votes, and none is missing")
 }
 
-func (m *Machine) expired(t *transaction) bool {
-	return m.now >= t.deadline && !mutant.On(mutant.NoDeadline)
-}
+func (m *Machine) expired(t *transaction) bool { return m.now >= t.deadline }
 
 func (m *Machine) expire(t *transaction) {
 	m.abort(t, abortReason{cause: txn.CauseExpired, reason: "it was undecided at its deadline"})

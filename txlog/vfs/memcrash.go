@@ -1,6 +1,10 @@
 package vfs
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -131,6 +135,29 @@ func usedBy(n *node) int64 {
 		total += usedBy(child)
 	}
 	return total
+}
+
+// Sum is a checksum over everything there is: names, contents and what of both is on disk. Two runs
+// that did the same have the same sums.
+func (m *Mem) Sum() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := sha256.New()
+	m.root.sum(h, "")
+	return binary.LittleEndian.Uint64(h.Sum(nil))
+}
+
+// sum writes down n and all below it, its names in their order. A hash takes everything.
+func (n *node) sum(w hash.Hash, path string) {
+	fmt.Fprintf(w, "%q %d %v %d %d\n", path, n.inode, n.dir, len(n.data), len(n.disk))
+	w.Write(n.data)
+	w.Write(n.disk)
+	for _, name := range slices.Sorted(maps.Keys(n.live)) {
+		n.live[name].sum(w, path+"/"+name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.durable)) {
+		fmt.Fprintf(w, "durable %q %d\n", name, n.durable[name].inode)
+	}
 }
 
 // Damage changes a file behind everybody's back, on disk and as seen: fn edits its bytes in place.
