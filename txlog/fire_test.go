@@ -17,6 +17,14 @@ import (
 // fire is for long runs; all of it is found again by the seeds that a failure names.
 var fire = flag.Int("fire", 1, "how many times as much TestUnderFire does")
 
+// seeds is how many seeds there is time for, of n in an ordinary run.
+func seeds(n int) uint64 {
+	if testing.Short() {
+		n = (n + 3) / 4
+	}
+	return uint64(n * *fire)
+}
+
 // tally counts what a log was put through.
 type tally struct{ crashes, faults, lies, flips, lives int }
 
@@ -71,7 +79,7 @@ func enough(t *testing.T, what string, n, least int) {
 // such call of the recovery from the first of them again; and it kills the process there, whose
 // successor then lives on to a power cut. Of the places, no sample is drawn: it is all of them.
 func (c *tally) crash(t *testing.T) {
-	for seed := range uint64(3 * *fire) {
+	for seed := range seeds(3) {
 		mem := newDrivenFS(t)
 		var r *rig
 		power := newCrasher(mem, seed, 3)
@@ -123,7 +131,7 @@ func (c *tally) crashAgain(t *testing.T, at string, mem *vfs.Mem, acked, appende
 // fault fails every call of every kind, those that only look included, once and for ever.
 func (c *tally) fault(t *testing.T) {
 	for _, op := range vfs.Ops() {
-		for seed := range uint64(2 * *fire) {
+		for seed := range seeds(2) {
 			for i, hit := 0, true; hit && !t.Failed(); i++ {
 				if hit = failDriven(t, op, 1+i/2, i%2 == 0, seed); hit {
 					c.faults++

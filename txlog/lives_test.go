@@ -376,7 +376,7 @@ func plain(mem *vfs.Mem) vfs.FS { return mem }
 // live leads the same random life in many setups: all of them tell the same in the end, whatever
 // the segments, the groups, the snapshots, and whoever does the work.
 func (c *tally) live(t *testing.T) {
-	for seed := range uint64(20 * *fire) {
+	for seed := range seeds(20) {
 		deeds := drawDeeds(rand.New(rand.NewPCG(seed, 11)), 60)
 		for _, s := range setups() {
 			// A bubble of virtual time takes long to make.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -48,6 +49,8 @@ type report struct {
 	// said is the output so far, by package and test; packages and builds have entries of their
 	// own.
 	said map[string]*strings.Builder
+	// layers are the summary lines of the layers that ran, as their tests logged them.
+	layers []string
 	// failed counts the failed tests of each package that has not ended yet.
 	failed map[string]int
 }
@@ -60,7 +63,8 @@ func Report(r io.Reader, w io.Writer) (Summary, error) {
 		var e event
 		err := dec.Decode(&e)
 		if errors.Is(err, io.EOF) {
-			_, err := fmt.Fprintln(w, rep.sum)
+			slices.Sort(rep.layers)
+			_, err := fmt.Fprintln(w, strings.Join(append(rep.layers, rep.sum.String()), "\n"))
 			return rep.sum, err
 		}
 		if err != nil {
@@ -75,6 +79,9 @@ func Report(r io.Reader, w io.Writer) (Summary, error) {
 func (r *report) take(e event) error {
 	switch e.Action {
 	case "output":
+		if m := layer.FindStringSubmatch(e.Output); m != nil {
+			r.layers = append(r.layers, m[1])
+		}
 		r.keep(key(e.Package, e.Test), e.Output)
 	case "build-output":
 		r.keep(key(e.ImportPath, ""), e.Output)
@@ -83,6 +90,10 @@ func (r *report) take(e event) error {
 	}
 	return nil
 }
+
+// layer is the line in which a layer of the tests sums up what it did: logged by a test, and begun
+// with the layer's name.
+var layer = regexp.MustCompile(`^\s+\S+\.go:\d+: ((?:explore|sim|log|crash|mutants): .*)`)
 
 // key files the output of a subtest under the test that holds it.
 func key(pkg, test string) string {

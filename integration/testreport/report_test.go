@@ -52,6 +52,14 @@ type reportCase struct {
 func passingCases() []reportCase {
 	return []reportCase{
 		{
+			name: "the layers sum up before the counts, in their order",
+			events: join(said("TestA", "    a_test.go:7: sim: 3 worlds", "    a_test.go:8: log: 2 crashes",
+				"    a_test.go:9: simple: no layer"), ended("pass", "TestA"), ended("pass", "")),
+			want: "ok    example.org/m/a  0.2s\nlog: 2 crashes\nsim: 3 worlds\n" +
+				"tests: 1 passed, 0 failed\n",
+			sum: Summary{Passed: 1}, good: true,
+		},
+		{
 			name: "a passed test is quiet",
 			events: join(said("TestA", "=== RUN   TestA", "detail", "--- PASS: TestA (0.00s)"),
 				ended("pass", "TestA"), ended("pass", "")),
