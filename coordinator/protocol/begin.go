@@ -55,7 +55,8 @@ func (m *Machine) begin(e Begin) {
 // branch.
 func (m *Machine) enlist(e Begin) {
 	t := m.live[e.Request.ID]
-	if t == nil || !t.undecided() || m.expired(t) {
+	deciding := t != nil && (t.state == txn.StateDeciding || t.asking())
+	if t == nil || !deciding && (!t.undecided() || m.expired(t)) {
 		m.reply(Reply{Req: e.Req, Err: m.notRunning(e.Request.ID, "enlist")})
 		return
 	}

@@ -1,0 +1,168 @@
+package explore
+
+import (
+	"github.com/gavel-tx/gavel/coordinator/protocol"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// entry is the true history of one transaction: what nobody in the world knows as a whole, and what
+// the checkers compare with everything that is said and done.
+type entry struct {
+	id     txn.ID
+	client int
+	// epoch is the one that began it.
+	epoch    txn.Epoch
+	branches []truth
+
+	// committed: a COMMIT record is durable, and listed says for which branches, by their bits.
+	committed bool
+	listed    uint64
+	// asking: a ONE_PHASE record is durable. Until its resource has answered, no record means
+	// nothing.
+	asking bool
+	// aborted: an ABORT record is durable.
+	aborted bool
+	// heuristic says for which branches a HEURISTIC record is durable.
+	heuristic uint64
+	// told is the last final answer that anybody was given.
+	told txn.Outcome
+	// rolledBack: somebody was told so, or a branch was.
+	toldBack, sentBack bool
+}
+
+// truth is what has really happened to one branch.
+type truth struct {
+	resource int
+	// reader: it writes nothing. readOnly: it has said so, and ended.
+	reader, readOnly bool
+	// prepared: it was prepared durably, once, with this evidence.
+	prepared bool
+	evidence txn.Evidence
+	// committed and rolledBack were done by the coordinator's word, ended by the session itself.
+	committed, rolledBack, ended bool
+	// humanCommit and humanRollback were done by a person, lost by a failover, which may also have
+	// returned it to where it was before it ended.
+	humanCommit, humanRollback, lost, returned bool
+	// proven: the machine was told of the commit, truly.
+	proven bool
+	// alarmed: people were told of it.
+	alarmed bool
+}
+
+func bit(no txn.BranchNo) uint64 { return 1 << no }
+
+// touched says whether somebody other than the coordinator has ended the branch.
+func (t *truth) touched() bool { return t.humanCommit || t.humanRollback || t.lost }
+
+// done says whether the branch was committed, by whomever.
+func (t *truth) done() bool { return t.committed || t.humanCommit }
+
+// readsOnly says whether no branch has written: such a transaction is committed and rolled back at
+// once, and either answer is true.
+func (e *entry) readsOnly() bool {
+	for i := range e.branches {
+		if !e.branches[i].readOnly {
+			return false
+		}
+	}
+	return true
+}
+
+// deciding says whether a record that decides it, or leaves it to a resource, is in flight.
+func (w *world) deciding(id txn.ID) bool {
+	for _, a := range w.inflight {
+		switch r := a.Record.(type) {
+		case protocol.CommitRecord:
+			if r.ID == id {
+				return true
+			}
+		case protocol.OnePhaseRecord:
+			if r.ID == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// noteDurable keeps what the disk now says.
+func (w *world) noteDurable(r protocol.Record) {
+	switch r := r.(type) {
+	case protocol.CommitRecord:
+		e := w.entry(r.ID)
+		if e == nil {
+			return
+		}
+		e.committed, e.asking = true, false
+		for _, b := range r.Branches {
+			e.listed |= bit(b.Branch)
+		}
+		w.checkKeys(e)
+	case protocol.OnePhaseRecord:
+		w.entry(r.ID).asking = true
+	case protocol.AbortRecord:
+		e := w.entry(r.ID)
+		e.asking, e.aborted = false, true
+	case protocol.HeuristicRecord:
+		w.entry(r.ID).heuristic |= bit(r.Branch)
+	}
+}
+
+func (w *world) notePrepared(n txn.Name, ev txn.Evidence) {
+	t := w.truth(n)
+	if t.prepared {
+		w.fail(ExactlyOnce, "%s is prepared twice", describeName(n))
+	}
+	t.prepared, t.evidence = true, ev
+}
+
+func (w *world) noteCommitted(n txn.Name) {
+	if t := w.truth(n); t != nil {
+		t.committed, t.lost = true, false
+	}
+}
+
+func (w *world) noteRolledBack(n txn.Name) {
+	if t := w.truth(n); t != nil {
+		t.rolledBack, t.lost = true, false
+	}
+}
+
+// noteAnswer keeps whether the machine was told, truly, that a branch is committed: after that
+// nobody need ask again.
+func (w *world) noteAnswer(c call) {
+	t := w.truth(c.msg.Name)
+	if t != nil && c.standing == txn.StandingCommitted && t.done() {
+		t.proven = true
+	}
+}
+
+// noted keeps that people were told of a branch: by an alarm of its own or, after a restart, by the
+// outcome of its transaction.
+func (w *world) noted(n protocol.Note) {
+	e := w.entry(n.ID)
+	if e == nil {
+		return
+	}
+	heuristic := n.Kind == protocol.NoteDone && n.Result.Outcome.IsHeuristic()
+	for i := range e.branches {
+		own := n.Kind == protocol.NoteAlarm && int(n.Name.Branch) == i+1
+		if own || heuristic {
+			e.branches[i].alarmed = true
+		}
+	}
+}
+
+// noteCut keeps what a failover has taken away. A branch whose commit alone was cut off is prepared
+// again; one whose preparation was is lost.
+func (w *world) noteCut(r *resource, cut []op) {
+	for _, o := range cut {
+		t := w.truth(o.name)
+		if t == nil {
+			continue
+		}
+		s, _ := r.standing(o.name)
+		t.lost = t.lost || s == txn.StandingUnknown
+		t.returned = true
+	}
+}
