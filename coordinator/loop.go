@@ -29,7 +29,7 @@ func (l *loop) run(ctx context.Context) {
 	var inputs []input
 	for {
 		l.core.Tick(l.c.now())
-		l.work()
+		l.work(ctx)
 		timer.Reset(l.untilTimer())
 		select {
 		case <-ctx.Done():
@@ -38,6 +38,9 @@ func (l *loop) run(ctx context.Context) {
 			return
 		case <-l.c.mail.wake:
 			inputs = l.c.mail.take(inputs)
+			// The process may have been stopped for long: what has expired meanwhile must not be
+			// decided on the time of the last tick.
+			l.core.Tick(l.c.now())
 			l.take(inputs)
 		case <-l.c.persisted.wake:
 			l.core.Persisted(l.c.persisted.get())
@@ -85,7 +88,7 @@ func (l *loop) forget(c *call) {
 
 // work carries out what the core wants. It waits for the disk only when the log's own memory is
 // full, and then everything waits with it.
-func (l *loop) work() {
+func (l *loop) work(ctx context.Context) {
 	for {
 		w, err := l.core.Work()
 		l.carry(w)
@@ -95,7 +98,7 @@ func (l *loop) work() {
 		case !errors.Is(err, txlog.ErrBacklog):
 			l.c.fail(fmt.Errorf("append to the log: %w", err))
 			return
-		case !l.waitForDisk():
+		case !l.waitForDisk(ctx):
 			return
 		}
 		l.core.Persisted(l.c.persisted.get())
@@ -127,9 +130,12 @@ func (l *loop) carry(w core.Work) {
 	}
 }
 
-// waitForDisk waits until the log has made something durable. It is false if the log failed.
-func (l *loop) waitForDisk() bool {
+// waitForDisk waits until the log has made something durable. It is false if the log failed, or if
+// nobody wants to wait any more.
+func (l *loop) waitForDisk(ctx context.Context) bool {
 	select {
+	case <-ctx.Done():
+		return false
 	case <-l.c.persisted.wake:
 		return true
 	case <-l.c.failed.ch:

@@ -94,7 +94,7 @@ func TestBacklog(t *testing.T) {
 	if len(d.log.records) <= had {
 		t.Error("the record is lost")
 	}
-	if d.result(ask).State != txn.StateDeciding || d.result(commit).State != txn.StateCommitting {
+	if d.result(ask).State != txn.StateDeciding || d.result(commit).State != txn.StateCommitted {
 		t.Errorf("told %+v and then %+v", d.result(ask), d.result(commit))
 	}
 }

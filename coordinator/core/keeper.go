@@ -32,6 +32,8 @@ type keeper struct {
 	// busy: a round is under way. next is when the next one begins; soon brings it forward.
 	busy, soon bool
 	next       protocol.Instant
+	// anew: it is to be asked again who it is.
+	anew bool
 	// looking: the listing under way is the look for foreign branches.
 	looking bool
 	// floor is how far the resource had been seen to come when the round began. It is read before
@@ -97,7 +99,7 @@ func (k *keeper) start() {
 	k.busy, k.soon = true, false
 	k.next = k.c.now + k.c.cfg.SweepEvery
 	k.floor = k.c.m.Seen(k.c.m.RM(k.res.Name))
-	if k.status.Registered {
+	if k.status.Registered && !k.anew {
 		k.list()
 		return
 	}
@@ -188,7 +190,7 @@ func (k *keeper) registered(err error) {
 		k.end(err)
 		return
 	}
-	k.status.Registered = true
+	k.status.Registered, k.anew = true, false
 	if k.status.Kind == "" {
 		k.status.Kind = k.status.Description.Kind
 	}

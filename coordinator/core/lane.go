@@ -224,7 +224,9 @@ func (l *lane) answered(batch []*item, again func(int) bool) {
 func (l *lane) settle(batch []*item, again func(int) bool) {
 	if l.q.succeeded() {
 		l.c.line(slog.LevelInfo, "resource answers again", "resource", l.name)
-		l.keeper.soon = true
+		l.c.m.Step(protocol.Reached{Name: l.name, Up: true})
+		// It may be another one, or able to do less.
+		l.keeper.soon, l.keeper.anew = true, true
 	}
 	for i, it := range batch {
 		if again(i) {
@@ -249,6 +251,7 @@ func (l *lane) failed(batch []*item, err error) {
 	default:
 		if !l.down() {
 			l.since = l.c.now
+			l.c.m.Step(protocol.Reached{Name: l.name})
 			l.c.line(slog.LevelWarn, "resource does not answer; trying again until it does",
 				"resource", l.name, "err", err)
 		}

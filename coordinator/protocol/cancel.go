@@ -11,8 +11,13 @@ import (
 func (m *Machine) cancel(of Event) {
 	switch e := of.(type) {
 	case Begin:
+		if len(m.parked) > 0 {
+			if m.left == nil {
+				m.left = map[ReqID]bool{}
+			}
+			m.left[e.Req] = true
+		}
 		same := func(b Begin) bool { return b.Req == e.Req }
-		m.parked = slices.DeleteFunc(m.parked, same)
 		if t := m.keyed[keyOf(e.Request).Hash]; t != nil {
 			t.keyWaiters = slices.DeleteFunc(t.keyWaiters, same)
 		}

@@ -65,6 +65,10 @@ func (m *Machine) refuseCommit(t *transaction, r txn.CommitRequest) error {
 	if r.Wait < 0 {
 		return invalid("wait", "%v is negative", r.Wait)
 	}
+	if !t.undecided() {
+		// The votes have been taken. What the log has kept of the branches need not be all.
+		return nil
+	}
 	seen := map[txn.BranchNo]bool{}
 	for _, v := range r.Votes {
 		if t.branch(v.Branch) == nil {
@@ -211,9 +215,8 @@ func (m *Machine) decide(t *transaction) {
 
 // commitDurable is the commit point: the decision may be told, and phase two begins.
 func (m *Machine) commitDurable(t *transaction) {
-	if t != nil && t.plan == txn.PlanOnePhase && t.state == txn.StateCommitting {
-		m.releaseKey(t)
-		m.settle(t)
+	if t != nil && t.asking() {
+		m.onePhaseCommitted(t)
 		return
 	}
 	if t == nil || t.state != txn.StateDeciding {

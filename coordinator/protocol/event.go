@@ -104,6 +104,12 @@ type Persisted struct{ Index uint64 }
 // Room says whether the log has room for new work, beyond the reserve that decisions may use.
 type Room struct{ Available bool }
 
+// Reached says whether a resource answers at present. It is a hint: nothing depends on its truth.
+type Reached struct {
+	Name string
+	Up   bool
+}
+
 // Cancel says that whoever sent an event has gone away and wants no reply. What the event has done
 // stays done; a Begin that still waits for a key or for sequences does nothing any more.
 type Cancel struct {
@@ -126,6 +132,7 @@ func (Swept) isEvent()     {}
 func (Persisted) isEvent() {}
 func (Room) isEvent()      {}
 func (Cancel) isEvent()    {}
+func (Reached) isEvent()   {}
 func (Drain) isEvent()     {}
 
 // Act is what a message asks of a resource.

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/gavel-tx/gavel/txn"
 	"github.com/gavel-tx/gavel/txn/mutant"
@@ -102,7 +103,7 @@ func (m *Machine) heuristicDurable(r HeuristicRecord) {
 	}
 	b.state, b.forced, b.lastErr = r.What, false, r.Reason
 	m.note(Note{Kind: NoteAlarm, ID: t.id, Name: txn.NameOf(t.id, b.no), RM: b.rm,
-		Reason: fmt.Sprintf("%s: %s", r.What, r.Reason)})
+		Reason: strings.TrimSuffix(fmt.Sprintf("%s: %s", r.What, r.Reason), ": ")})
 	m.settle(t)
 	// Its key is not free, and those who wait for it are told why.
 	waiting := t.keyWaiters
@@ -149,7 +150,7 @@ func (m *Machine) answer(t *transaction) {
 	}
 	keep := t.waiters[:0]
 	for _, w := range t.waiters {
-		unapplied := t.state == txn.StateCommitting && w.ack == txn.AckApplied && !t.settled()
+		unapplied := t.state == txn.StateCommitting && w.ack == txn.AckApplied
 		if (unapplied || t.asking()) && m.now < w.until {
 			keep = append(keep, w)
 			continue
@@ -209,6 +210,7 @@ func (m *Machine) rollback(e Rollback) {
 		m.wait(t, waiter{req: e.Req, ack: txn.AckDecided, rollback: true,
 			wait: Instant(txn.DefaultWait)})
 		m.answer(t)
+		m.arm(t)
 	}
 }
 

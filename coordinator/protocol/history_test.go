@@ -77,6 +77,8 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 		h.m.Step(Room{Available: h.arg(d, "available") == "true"})
 	case "cancel":
 		h.m.Step(Cancel{Of: h.asked[ReqID(h.num(d, "req", 0))]})
+	case "reached":
+		h.m.Step(Reached{Name: h.arg(d, "name"), Up: d.HasArg("up")})
 	case "drain":
 		h.m.Step(Drain{})
 	default:

@@ -26,6 +26,8 @@ type Machine struct {
 	// the High of a RangeRecord in flight.
 	first, next, reserving txn.Seq
 	parked                 []Begin
+	// left are those of the parked whose callers have gone away.
+	left map[ReqID]bool
 
 	live      map[txn.ID]*transaction
 	order     []txn.ID // of live, ascending; some may be over already
@@ -65,6 +67,8 @@ type resource struct {
 	refused bool
 	// onePhase: it can commit a branch without preparing it.
 	onePhase bool
+	// down: it does not answer at present.
+	down bool
 	// held: its last listing came from somewhere else, and that has been told.
 	held bool
 	// swept counts its listings; todo is how many names the last one had a verdict for.
@@ -140,6 +144,10 @@ func (m *Machine) Step(e Event) {
 		m.persisted(e.Index)
 	case Room:
 		m.room = e.Available
+	case Reached:
+		if r := m.byName[e.Name]; r != nil {
+			r.down = !e.Up
+		}
 	case Cancel:
 		m.cancel(e.Of)
 	case Drain:
@@ -283,10 +291,12 @@ func (m *Machine) rangeDurable(r RangeRecord) {
 	if r.High == m.reserving {
 		m.reserving = 0
 	}
-	parked := m.parked
-	m.parked = nil
+	parked, left := m.parked, m.left
+	m.parked, m.left = nil, nil
 	for _, b := range parked {
-		m.begin(b)
+		if !left[b.Req] && (b.Until == 0 || m.now < b.Until) {
+			m.begin(b)
+		}
 	}
 }
 

@@ -87,6 +87,44 @@ func TestNothingLeavesBeforePersisted(t *testing.T) {
 }
 
 // TestTimersStayBounded: a long deadline costs nothing once its transaction is over.
+// TestParkedCallersThatLeave: those who have gone, or are too late, get no sequence, and to go costs
+// nothing.
+func TestParkedCallersThatLeave(t *testing.T) {
+	m := New(NewState(testLog), Config{Block: 8, MaxActive: 1 << 20}, 0)
+	m.Ready()
+	var parked []Begin
+	for i := range 20_000 {
+		b := Begin{Req: ReqID(i + 1)}
+		if i%4 == 1 {
+			b.Until = 5
+		}
+		parked = append(parked, b)
+		m.Step(b)
+	}
+	for i, b := range parked {
+		if i%2 == 0 {
+			m.Step(Cancel{Of: b})
+		}
+	}
+	m.Step(Tick{Now: 5})
+	served := 0
+	for more := true; more; {
+		r := m.Ready()
+		for _, rep := range r.Replies {
+			if i := rep.Req - 1; i >= 8 && i%4 != 3 {
+				t.Fatalf("request %d is served", rep.Req)
+			}
+			served++
+		}
+		if more = len(r.Appends) > 0; more {
+			m.Step(Persisted{Index: r.Appends[len(r.Appends)-1].Index})
+		}
+	}
+	if served < 4_900 || served > 5_008 {
+		t.Errorf("%d callers were served, want a quarter of 20,000", served)
+	}
+}
+
 func TestTimersStayBounded(t *testing.T) {
 	m, h := newTestMachine(t, Config{Block: 1 << 20})
 	for range 20_000 {

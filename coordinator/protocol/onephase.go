@@ -9,7 +9,7 @@ import (
 
 // A one-phase commit leaves the decision to the only resource that has work to do:
 //
-//	Commit ──▶ ONE_PHASE ──durable──▶ send ONE_PHASE ──▶ COMMITTED ─▶ tell, COMMIT, END
+//	Commit ──▶ ONE_PHASE ──durable──▶ send ONE_PHASE ──▶ COMMITTED ─▶ COMMIT ─durable─▶ tell, END
 //	                │                     │        └───▶ ROLLED_BACK ─▶ ABORT ──durable──▶ tell
 //	                │ crash               │ crash  └───▶ GONE ─▶ HEURISTIC (hazard)
 //	                ▼                     ▼        └───▶ UNKNOWN ─▶ send again
@@ -17,7 +17,8 @@ import (
 //	            means abort           (no resource answers the older request any more)
 //
 // ONE_PHASE is forced first because without it a restart would presume abort over a branch that has
-// committed. The COMMIT behind it is lazy: losing it only means to ask again.
+// committed. The COMMIT behind it is forced too: a resource need not remember for ever how a branch
+// ended, and what was told must never change.
 
 // onePhase starts a one-phase commit if exactly one branch may have work, nobody has prepared it,
 // and its resource can do without.
@@ -35,10 +36,15 @@ func (m *Machine) onePhase(t *transaction) bool {
 			last = b
 		}
 	}
-	if last == nil || !m.resources[last.rm-1].onePhase {
+	if last == nil {
 		return false
 	}
+	// One that does not answer, or is held, would leave its callers without an outcome for as long
+	// as that lasts; with a vote to wait for they are rolled back.
 	r := m.resources[last.rm-1]
+	if !r.onePhase || r.down || r.held || r.refused {
+		return false
+	}
 	last.evidence = txn.Evidence{Identity: r.Identity, Position: r.seen}
 	t.state, t.plan = txn.StateDeciding, txn.PlanOnePhase
 	if mutant.On(mutant.OnePhaseUnlogged) {
@@ -87,6 +93,10 @@ func (m *Machine) onePhaseFinished(t *transaction, b *branch, e Finished) {
 	b.attempts++
 	b.lastErr = clip(e.Reason)
 	label, verdict := Judge(Facts{Says: SaysOnePhase, Standing: e.Standing, Listed: true})
+	if e.Act == ActOnePhase && e.Standing == txn.StandingGone && b.attempts == 1 {
+		// The only request that was ever sent has answered, and it did not commit.
+		verdict = VerdictRollback
+	}
 	fenced := e.Act == ActInquire && t.id.Log() == m.state.Log
 	if e.Standing == txn.StandingPrepared && !fenced {
 		// The request itself may still be on its way to commit it.
@@ -94,7 +104,9 @@ func (m *Machine) onePhaseFinished(t *transaction, b *branch, e Finished) {
 	}
 	switch verdict {
 	case VerdictAcknowledge:
-		m.onePhaseCommitted(t, b)
+		b.forced = true
+		m.append(CommitRecord{ID: t.id, Plan: t.plan, Label: t.label, Key: t.key,
+			Branches: []CommitBranch{{Branch: b.no, RM: b.rm, Evidence: b.evidence}}}, true)
 	case VerdictRollback:
 		b.forced, b.sqlState = true, e.SQLState
 		if e.Standing == txn.StandingPrepared {
@@ -111,16 +123,17 @@ func (m *Machine) onePhaseFinished(t *transaction, b *branch, e Finished) {
 	}
 }
 
-// onePhaseCommitted tells at once: the resource would give the same answer to a restart. The
-// transaction stays in memory until the record is durable, so that nobody takes its absence for an
-// abort.
-func (m *Machine) onePhaseCommitted(t *transaction, b *branch) {
-	b.state, b.lastErr = txn.BranchCommitted, ""
-	m.resources[b.rm-1].pending--
+// onePhaseCommitted ends a one-phase commit whose resource has committed it.
+func (m *Machine) onePhaseCommitted(t *transaction) {
 	t.state = txn.StateCommitting
-	m.append(CommitRecord{ID: t.id, Plan: t.plan, Label: t.label, Key: t.key,
-		Branches: []CommitBranch{{Branch: b.no, RM: b.rm, Evidence: b.evidence}}}, false)
-	m.answer(t)
+	for i := range t.branches {
+		if b := &t.branches[i]; b.forced {
+			b.state, b.forced, b.lastErr = txn.BranchCommitted, false, ""
+			m.resources[b.rm-1].pending--
+		}
+	}
+	m.releaseKey(t)
+	m.settle(t)
 }
 
 // abortDurable ends a one-phase commit that did not happen. A branch that turned out to be prepared

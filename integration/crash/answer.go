@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -59,6 +60,8 @@ type Line struct {
 	Answer Answer `json:"answer"`
 	// Why is the text of the error behind the answer.
 	Why string `json:"why,omitempty"`
+	// At is when it was said, by [Now]: before the commit was asked for, or after the answer came.
+	At time.Duration `json:"at,omitzero"`
 	// Rests says that no transfer is under way.
 	Rests bool `json:"rests,omitempty"`
 }

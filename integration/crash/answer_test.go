@@ -11,7 +11,7 @@ import (
 func TestLinesComeBackAsTheyWere(t *testing.T) {
 	for _, l := range []crash.Line{
 		{N: 1, ID: txn.NewID(3, 4)},
-		{N: 2, Answer: crash.Committed},
+		{N: 2, Answer: crash.Committed, At: crash.Now()},
 		{N: 3, Answer: crash.RolledBack, Why: "two\nlines and a \" mark"},
 		{N: 4, Answer: crash.InDoubt, ID: txn.NewID(3, 5)},
 		{N: 5, Answer: crash.Heuristic},

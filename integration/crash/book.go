@@ -2,6 +2,7 @@ package crash
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -20,6 +21,9 @@ type Transfer struct {
 	Outcome txn.Outcome
 	// Decided says that the log holds a decision to commit ID.
 	Decided bool
+	// Asked is when the teller was about to ask for the commit, and Heard when it had its answer,
+	// by [Now]; zero where it did not.
+	Asked, Heard time.Duration
 }
 
 // Book is what was found when a round was over.
@@ -29,6 +33,8 @@ type Book struct {
 	Prepared []string
 	// Sum is that of all balances at both databases, and Want what it was at the beginning.
 	Sum, Want int64
+	// Trails are what both databases know of their counters.
+	Trails [2]Trail
 	// Alarms are the errors in the journals of the coordinator and the sidecars.
 	Alarms []string
 	// Damage is what the verification of the log complained of.
@@ -52,6 +58,7 @@ const (
 	LogDiffers      Kind = "the log contradicts the rows"
 	PreparedRemains Kind = "a branch is still prepared"
 	SumChanged      Kind = "the sum of balances changed"
+	OrderDiffers    Kind = "the databases disagree about the order"
 	Alarmed         Kind = "an error in a journal"
 	LogDamaged      Kind = "the log is damaged"
 )
@@ -78,6 +85,9 @@ func (b Book) Check() []Violation {
 	}
 	if b.Sum != b.Want {
 		out = append(out, Violation{SumChanged, fmt.Sprintf("%d, was %d", b.Sum, b.Want)})
+	}
+	if text := CompareTrails(b.Trails[0], b.Trails[1]); text != "" {
+		out = append(out, Violation{OrderDiffers, text})
 	}
 	for _, a := range b.Alarms {
 		out = append(out, Violation{Alarmed, a})

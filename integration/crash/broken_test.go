@@ -96,6 +96,8 @@ func breakages(n int64) []breakage {
 		{"money from nowhere", sql(first, "UPDATE account SET balance = balance + 1 WHERE id = 0"),
 			sql(first, "UPDATE account SET balance = balance - 1 WHERE id = 0"),
 			kinds(crash.SumChanged)},
+		{"a mark on one side only", sql(first, "INSERT INTO trail VALUES (1, 1)"),
+			sql(first, "DELETE FROM trail"), kinds(crash.OrderDiffers)},
 		{"a branch that nobody finishes",
 			sql(first, "BEGIN; SELECT 1 FROM account WHERE id = 0 FOR UPDATE; "+
 				"PREPARE TRANSACTION '"+prepared.String()+"'"),

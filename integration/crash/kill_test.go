@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -21,21 +20,6 @@ const (
 	inProcessHits = 4
 	sidecarsHits  = 3
 )
-
-// seed decides the order of the kills and which process is caught. The same seed does not make the
-// same run, because real processes run; it makes the same order.
-func seed(t *testing.T) uint64 {
-	t.Helper()
-	text := os.Getenv("GAVEL_SEED")
-	if text == "" {
-		return 1
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("GAVEL_SEED: %v", err)
-	}
-	return n
-}
 
 // TestKillTable kills every victim at every step, in both modes, and after each kill everything
 // must be as if nothing had happened.
@@ -55,6 +39,7 @@ func TestKillTable(t *testing.T) {
 				w.begun = fmt.Sprintf("seed %d, kill %d: %s", seed, w.round+1, c)
 				w.killRound(c)
 				tally[c]++
+				shared.faults.Add(killOf(c.Victim))
 			}
 			w.checkWhole()
 		})
@@ -70,6 +55,12 @@ func TestKillTable(t *testing.T) {
 	}
 	t.Logf("kill table: %d kills, %d cells, all ≥ %d, no alarm", tally.Kills(), len(cells),
 		tally.Least(cells))
+}
+
+// killOf is how the killing of a victim is counted.
+func killOf(v crash.Victim) crash.Fault {
+	return [...]crash.Fault{crash.KillCoordinator, crash.KillSidecar, crash.KillBackend,
+		crash.KillClient}[v]
 }
 
 // chosen are the cells whose name contains a part, to look at one again and again.
@@ -88,11 +79,18 @@ func (w *world) open() {
 	w.round++
 	w.slips.begin(w.from())
 	w.teller.order(fmt.Sprintf("go %d", w.from()))
-	enough := 1 + w.rng.IntN(4)
+	w.awaitCommits(1 + w.rng.IntN(4))
+}
+
+// awaitCommits waits until the teller has heard of so many more commits.
+func (w *world) awaitCommits(more int) {
+	w.t.Helper()
+	before, _, err := w.slips.state()
+	w.must(err)
 	w.await("transfers to commit", func(context.Context) bool {
 		n, _, err := w.slips.state()
 		w.must(err)
-		return n >= enough
+		return n >= before+more
 	})
 }
 
@@ -115,8 +113,7 @@ func (w *world) killRound(c crash.Cell) {
 	revive := w.strike(c.Victim)
 	h.release()
 	revive()
-	w.closeRound()
-	w.report(w.observe())
+	w.gate()
 }
 
 // reach waits until a process stands at a step.
@@ -127,8 +124,13 @@ func (w *world) reach(step string) held {
 		w.kill(w.coordinator)
 		w.coordinator = w.startCoordinator()
 	}
-	var h held
-	w.await("a process at "+step, func(context.Context) bool {
+	return w.caught(trap)
+}
+
+// caught waits until a trap has caught somebody.
+func (w *world) caught(trap *trap) (h held) {
+	w.t.Helper()
+	w.await("a process at "+trap.step, func(context.Context) bool {
 		select {
 		case h = <-trap.caught:
 			return true

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/gavel-tx/gavel/integration/crash"
 	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 )
 
@@ -22,6 +23,7 @@ var shared struct {
 	teller  string
 	// databases numbers the worlds' databases.
 	databases atomic.Int64
+	faults    crash.Faults
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -36,12 +38,13 @@ func run(m *testing.M) int {
 	ctx, code := context.Background(), 1
 	if testing.Short() {
 		// What remains needs no processes: the checker, the table, the lines, the post.
-		err = flag.Set("test.skip", "^Test(KillTable|CheckerComplains|Binary)")
+		err = flag.Set("test.skip", "^Test(KillTable|CheckerComplains|Binary|Real)")
 	} else {
-		err = errors.Join(build(ctx, dir), startServers(ctx))
+		err = errors.Join(compile(ctx, dir), startServers(ctx))
 	}
 	if err == nil {
 		code = m.Run()
+		err = tellFaults()
 	}
 	if err = errors.Join(err, stopServers(ctx), goleak.Find()); err != nil {
 		return fail(err)
@@ -49,13 +52,28 @@ func run(m *testing.M) int {
 	return code
 }
 
+// tellFaults prints what was done. In a run of all tests nothing may be missing: a fault that never
+// happened has proven nothing.
+func tellFaults() error {
+	fmt.Println("crash:", shared.faults.String())
+	for _, name := range []string{"test.run", "test.skip", "test.list"} {
+		if flag.Lookup(name).Value.String() != "" {
+			return nil
+		}
+	}
+	if missing := shared.faults.Missing(); len(missing) > 0 {
+		return fmt.Errorf("crash: these faults never happened: %v", missing)
+	}
+	return nil
+}
+
 func fail(err error) int {
 	fmt.Fprintln(os.Stderr, err)
 	return 1
 }
 
-// build makes the binaries that report their steps.
-func build(ctx context.Context, dir string) error {
+// compile makes the binaries that report their steps.
+func compile(ctx context.Context, dir string) error {
 	overlay, err := shrink(dir)
 	if err != nil {
 		return err
@@ -70,19 +88,23 @@ func startServers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	settings := map[string]string{
-		// A backend that is killed makes the server recover. To sync every file of the cluster one
-		// by one before that protects from power cuts, and there are none here.
-		"recovery_init_sync_method": "syncfs",
-		"autovacuum":                "off",
-	}
 	for i, name := range []string{"bank a", "bank b"} {
-		conf := pghost.Config{Name: name, Settings: settings}
+		conf := pghost.Config{Name: name, Settings: quick()}
 		if shared.servers[i], err = inst.Start(ctx, conf); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// quick are the settings of servers that recover often.
+func quick() map[string]string {
+	return map[string]string{
+		// A backend that is killed makes the server recover. To sync every file of the cluster one
+		// by one before that protects from power cuts, and there are none here.
+		"recovery_init_sync_method": "syncfs",
+		"autovacuum":                "off",
+	}
 }
 
 func stopServers(ctx context.Context) error {

@@ -62,6 +62,7 @@ type post struct {
 		// that can be held.
 		dead  map[int]bool
 		trace []report
+		count int
 	}
 }
 
@@ -120,6 +121,7 @@ func (p *post) arrive(r report) *trap {
 		p.mu.trace = append(p.mu.trace[:0], p.mu.trace[maxTrace/2:]...)
 	}
 	p.mu.trace = append(p.mu.trace, r)
+	p.mu.count++
 	t := p.mu.trap
 	if t == nil || t.step != r.step || p.mu.dead[r.pid] {
 		return nil
@@ -139,6 +141,13 @@ func (p *post) arm(step string, skip int) *trap {
 	defer p.mu.Unlock()
 	p.mu.trap = t
 	return t
+}
+
+// arrivals is how many reports there have been.
+func (p *post) arrivals() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.count
 }
 
 // bury says that a process is dead, and born that one lives that may have an old one's number.
@@ -224,7 +233,7 @@ func TestPostHoldsOneAndLetsOthersGo(t *testing.T) {
 	goesOn(t, tell(t, p, "beforeSend 1 later"))
 	h.release()
 	goesOn(t, caught)
-	if got := strings.Count(p.story(100), "\n"); got != 5 {
+	if got := strings.Count(p.story(100), "\n"); got != 5 || p.arrivals() != 5 {
 		t.Errorf("the story has %d reports: %s", got, p.story(100))
 	}
 }

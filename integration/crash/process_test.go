@@ -139,7 +139,9 @@ func (j *journal) news() (string, error) {
 type alarm struct {
 	Level string
 	// ID is the transaction that the line is about, if it is about one.
-	ID   txn.ID `json:"transaction"`
+	ID txn.ID `json:"transaction"`
+	// Name is the prepared name that the line is about, if it is about one.
+	Name string `json:"name"`
 	text string
 }
 

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/gavel-tx/gavel/integration/crash"
+	"github.com/gavel-tx/gavel/integration/proxy"
 	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -19,10 +22,25 @@ type side struct {
 	server   *pghost.Server
 	database string
 	conn     *pgx.Conn
+	// proxy, if not nil, is where processes connect to.
+	proxy *proxy.Postgres
+	// local has them connect by the server's socket, which no network separates.
+	local bool
+	// decoys are prepared names at this side that nobody may touch.
+	decoys []string
 }
 
 // dsn is the address that processes get. It holds a password, and goes by the environment.
-func (s *side) dsn() string { return s.server.TCPDSN(s.database) }
+func (s *side) dsn() string {
+	direct := s.server.TCPDSN(s.database)
+	switch {
+	case s.local:
+		return s.server.DSN(s.database)
+	case s.proxy != nil:
+		return strings.Replace(direct, "@"+tcpAddress(s.server)+"/", "@"+s.proxy.Addr()+"/", 1)
+	}
+	return direct
+}
 
 // again is the pause between two questions to a database that recovers.
 const again = 3 * time.Millisecond
@@ -77,8 +95,24 @@ func (s *side) list(ctx context.Context, sql string, args ...any) (all []string,
 
 // prepared lists the prepared names of ours that are left in this database.
 func (s *side) prepared(ctx context.Context) ([]string, error) {
-	return s.list(ctx, `SELECT gid FROM pg_prepared_xacts
-		WHERE database = current_database() AND starts_with(gid, $1)`, txn.NamePrefix)
+	return s.list(ctx, `SELECT gid FROM pg_prepared_xacts WHERE database = current_database()
+		AND starts_with(gid, $1) AND gid <> ALL (coalesce($2::text[], '{}'))`,
+		txn.NamePrefix, s.decoys)
+}
+
+// trail is what the database knows of its counter.
+func (s *side) trail(ctx context.Context) (t crash.Trail, err error) {
+	err = s.ask(ctx, func(c *pgx.Conn) error {
+		found, err := c.Query(ctx, "SELECT n, value FROM trail ORDER BY value, n")
+		if err != nil {
+			return err
+		}
+		if t.Marks, err = pgx.CollectRows(found, pgx.RowToStructByPos[crash.Mark]); err != nil {
+			return err
+		}
+		return c.QueryRow(ctx, "SELECT value FROM counter").Scan(&t.Counter)
+	})
+	return t, err
 }
 
 // row is one row of the ledger.

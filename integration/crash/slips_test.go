@@ -54,6 +54,11 @@ func (s *slips) note(l crash.Line) {
 		t.ID = l.ID
 	}
 	t.Answer, t.Why = l.Answer, l.Why
+	if l.Answer == crash.NoAnswer {
+		t.Asked = l.At
+	} else {
+		t.Heard = l.At
+	}
 	if l.Answer == crash.Committed {
 		s.committed++
 	}

@@ -146,7 +146,7 @@ func TestCommandsOfThePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commands := regexp.MustCompile("go test \\./(\\S+) -run (Test\\w+)").FindAllSubmatch(text, -1)
+	commands := regexp.MustCompile(`go test \./(\S+) -run (Test\w+)`).FindAllSubmatch(text, -1)
 	if len(commands) < 5 {
 		t.Fatalf("only %d commands are found", len(commands))
 	}

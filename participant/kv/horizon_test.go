@@ -187,6 +187,9 @@ func TestDamagedHorizon(t *testing.T) {
 func TestFirstFormat(t *testing.T) {
 	s := open(t, Config{})
 	onePhase(t, s, name(1), put("k", "v"))
+	if d, err := s.Describe(t.Context()); err != nil || !d.OnePhase {
+		t.Errorf("a new store: %+v, %v", d, err)
+	}
 	e := prepared(t, s, name(2), put("l", "v"))
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		return errors.Join(tx.DeleteBucket([]byte("horizon")),
@@ -197,6 +200,9 @@ func TestFirstFormat(t *testing.T) {
 	}
 	for range 2 {
 		s = crash(t, s)
+		if d, err := s.Describe(t.Context()); err != nil || d.OnePhase {
+			t.Errorf("it can prove no absence, and offers one phase: %+v, %v", d, err)
+		}
 		for _, call := range []finisher{s.Inquire, s.CommitOnePhase} {
 			if got := standing(t, call, name(3), txn.Evidence{}); got != txn.StandingGone {
 				t.Errorf("never heard of: %v", got)

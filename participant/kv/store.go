@@ -236,11 +236,14 @@ func (s *Store) Identity() txn.Identity { return s.identity }
 func (s *Store) Describe(ctx context.Context) (participant.Description, error) {
 	d := participant.Description{
 		Kind: "kv", Version: fmt.Sprintf("format %d", format), Identity: s.identity,
-		Limit: s.cfg.MaxPrepared, Evidence: true, OnePhase: true,
+		Limit: s.cfg.MaxPrepared, Evidence: true,
 	}
 	err := s.view(ctx, func(v view) error {
 		d.Position, d.Used = v.position(), v.count("prepared")
-		return nil
+		all, err := v.horizonEntry(everyLog)
+		// A store of the first format can prove no absence, and a lost answer would need a person.
+		d.OnePhase = all.forgotten < txn.MaxSeq
+		return err
 	})
 	if err == nil {
 		err = s.writer.settled(ctx)

@@ -90,6 +90,4 @@ const (
 	TimeoutMeansAborted
 	// ClientRollsBack finishes prepared branches from the application after Commit was sent.
 	ClientRollsBack
-
-	count
 )

@@ -11,6 +11,9 @@ import (
 // Enabled says whether this build has mutants.
 const Enabled = true
 
+// count is the number of IDs.
+const count = ClientRollsBack + 1
+
 // names are the words for the mutants in the environment, in their order.
 var names = [count]string{
 	"", "NO_LOG", "ACK_BEFORE_LOG", "PHASE2_BEFORE_COMMIT_DURABLE", "COMMIT_ON_MISSING_VOTE",

@@ -36,10 +36,13 @@ type bank struct {
 	a, b    *pgxtx.DB
 	decider *remote.Client
 	client  *client.Client
+	// storm has transfers with odd numbers add to the counters, and some callers leave early.
+	storm bool
+	now   func() time.Duration
 }
 
 func openBank(ctx context.Context, getenv func(string) string) (*bank, error) {
-	b := &bank{}
+	b := &bank{storm: getenv(crash.EnvStorm) != "", now: crash.Now}
 	for _, name := range []string{crash.EnvBankA, crash.EnvBankB} {
 		pool, err := pgxpool.New(ctx, getenv(name))
 		if err != nil {
@@ -74,23 +77,40 @@ func (b *bank) close() {
 // asked for, and then what came of it.
 func (b *bank) transfer(ctx context.Context, n int64, say func(crash.Line)) {
 	amount := 1 + rand.Int64N(9)
-	err := b.client.InTx(ctx, func(ctx context.Context) error {
-		if err := move(ctx, b.a, n, -amount); err != nil {
+	caller, leave := b.stay(ctx, n)
+	defer leave()
+	err := b.client.InTx(caller, func(ctx context.Context) error {
+		if err := b.move(ctx, b.a, n, -amount, amount); err != nil {
 			return err
 		}
-		if err := move(ctx, b.b, n, amount); err != nil {
+		if err := b.move(ctx, b.b, n, amount, amount); err != nil {
 			return err
 		}
 		id, err := client.IDFrom(ctx)
 		if err == nil {
-			say(crash.Line{N: n, ID: id})
+			say(crash.Line{N: n, ID: id, At: b.now()})
 		}
 		return err
 	}, client.Name(fmt.Sprintf("transfer %d", n)), client.Ack(ackOf(n)))
-	say(answer(n, err))
+	heard := answer(n, err)
+	heard.At = b.now()
+	say(heard)
 	if err != nil {
 		pause(ctx, sorry)
 	}
+}
+
+// hurry is how long a caller stays who leaves early: long enough for most transfers, and not for
+// one whose coordinator is being started.
+const hurry = 150 * time.Millisecond
+
+// stay is the context of a caller. In a storm one in four leaves early, and what it was not told
+// it must not be told wrongly.
+func (b *bank) stay(ctx context.Context, n int64) (context.Context, context.CancelFunc) {
+	if b.storm && n%4 == 2 {
+		return context.WithTimeout(ctx, hurry)
+	}
+	return context.WithCancel(ctx)
 }
 
 // ackOf lets one transfer in four hear of its decision early.
@@ -102,9 +122,13 @@ func ackOf(n int64) txn.AckLevel {
 }
 
 // move changes a random account. Everybody changes one at the first database first, so that
-// transfers wait for each other and never in a circle.
-func move(ctx context.Context, db *pgxtx.DB, n, amount int64) error {
+// transfers wait for each other and never in a circle; the counter comes after the account for the
+// same reason.
+func (b *bank) move(ctx context.Context, db *pgxtx.DB, n, amount, count int64) error {
 	_, err := db.Exec(ctx, crash.MoveSQL, rand.IntN(crash.Accounts), amount, n)
+	if err == nil && b.storm && n%2 == 1 {
+		_, err = db.Exec(ctx, crash.CountSQL, n, count)
+	}
 	return err
 }
 

@@ -25,7 +25,9 @@ type desk struct {
 
 	// closing is closed to end the clerks, by the goroutine that takes the orders.
 	closing chan struct{}
-	join    sync.WaitGroup
+	// leave has the caller of the newest single transfer go away.
+	leave context.CancelFunc
+	join  sync.WaitGroup
 }
 
 // open starts the clerks. Numbers begin at base.
@@ -37,6 +39,16 @@ func (d *desk) open(ctx context.Context, base int64) {
 	for range clerks {
 		d.join.Go(func() { d.work(ctx, next, closing) })
 	}
+}
+
+// one runs a single transfer beside whatever is under way.
+func (d *desk) one(ctx context.Context, n int64) {
+	ctx, leave := context.WithCancel(ctx)
+	d.leave = leave
+	d.join.Go(func() {
+		defer leave()
+		d.move(ctx, n, d.say)
+	})
 }
 
 // work is one clerk.

@@ -65,8 +65,29 @@ func TestDeskWorksUntilItRests(t *testing.T) {
 	}
 }
 
+func TestDeskCarriesOutOneTransfer(t *testing.T) {
+	var out bytes.Buffer
+	d := &desk{out: &out}
+	d.move = func(_ context.Context, n int64, say func(crash.Line)) { say(crash.Line{N: n}) }
+	if err := serve(t.Context(), d, strings.NewReader("one 7\nrest\none 8\n")); err != nil {
+		t.Fatal(err)
+	}
+	all := lines(t, out.Bytes())
+	if len(all) != 3 || all[0].N != 7 || !all[1].Rests || all[2].N != 8 {
+		t.Errorf("lines %+v", all)
+	}
+}
+
+func TestCallersLeave(t *testing.T) {
+	d := &desk{out: io.Discard}
+	d.move = func(ctx context.Context, n int64, _ func(crash.Line)) { <-ctx.Done() }
+	if err := serve(t.Context(), d, strings.NewReader("one 7\nleave\nrest\n")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestBadOrdersAreRefused(t *testing.T) {
-	for _, text := range []string{"stop", "go", "go x", ""} {
+	for _, text := range []string{"stop", "go", "go x", "one", "leave", ""} {
 		d := &desk{out: io.Discard}
 		if err := serve(t.Context(), d, strings.NewReader(text+"\n")); err == nil {
 			t.Errorf("order %q is obeyed", text)
@@ -111,6 +132,22 @@ func TestAnswersAreWhatInTxMeant(t *testing.T) {
 		}
 		if got.Answer != c.want || got.ID != c.id || (c.err != nil) != (got.Why != "") {
 			t.Errorf("%v: %+v", c.err, got)
+		}
+	}
+}
+
+func TestSomeCallersLeaveEarly(t *testing.T) {
+	for _, storm := range []bool{false, true} {
+		b, early := &bank{storm: storm}, 0
+		for n := range int64(100) {
+			ctx, leave := b.stay(t.Context(), n)
+			if _, ok := ctx.Deadline(); ok {
+				early++
+			}
+			leave()
+		}
+		if want := map[bool]int{true: 25}[storm]; early != want {
+			t.Errorf("storm %v: %d callers leave early, want %d", storm, early, want)
 		}
 	}
 }

@@ -5,6 +5,8 @@
 // the databases and the coordinator (crash.Line):
 //
 //	go BASE    transfer, with numbers from BASE on, until told otherwise
+//	one N      carry out the transfer with this number, once
+//	leave      have the caller of that one go away
 //	rest       finish what is under way, then write a line that says so
 //
 // The end of the input ends it. Called as "teller steps" it prints the steps that this build
@@ -56,13 +58,23 @@ func serve(ctx context.Context, d *desk, in io.Reader) error {
 func (d *desk) order(ctx context.Context, text string) error {
 	word, rest, _ := strings.Cut(text, " ")
 	switch word {
-	case "go":
-		base, err := strconv.ParseInt(rest, 10, 64)
+	case "go", "one":
+		n, err := strconv.ParseInt(rest, 10, 64)
 		if err != nil {
 			return fmt.Errorf("order %q: %w", text, err)
 		}
+		if word == "one" {
+			d.one(ctx, n)
+			return nil
+		}
 		d.stop()
-		d.open(ctx, base)
+		d.open(ctx, n)
+		return nil
+	case "leave":
+		if d.leave == nil {
+			return fmt.Errorf("order %q: nobody is here", text)
+		}
+		d.leave()
 		return nil
 	case "rest":
 		d.stop()
