@@ -87,8 +87,8 @@ func TestNothingLeavesBeforePersisted(t *testing.T) {
 }
 
 // TestTimersStayBounded: a long deadline costs nothing once its transaction is over.
-// TestParkedCallersThatLeave: those who have gone, or are too late, get no sequence, and to go costs
-// nothing.
+// TestParkedCallersThatLeave: those who have gone, or are too late, get no sequence, and to go is
+// cheap.
 func TestParkedCallersThatLeave(t *testing.T) {
 	m := New(NewState(testLog), Config{Block: 8, MaxActive: 1 << 20}, 0)
 	m.Ready()
