@@ -28,6 +28,11 @@ demo: build ## kill a coordinator between decision and phase two, and see that n
 test: ## everything: unit, simulation, real databases, crashes
 	$(GO) test -json -count=1 -timeout=$(LIMIT) $(PKG) | $(GO) run ./integration/testreport
 
+DURATION ?= 30m
+.PHONY: soak
+soak: ## the long runs: simulated worlds, real kills, the log under fire; DURATION=30m
+	$(GO) run ./integration/soak -duration $(DURATION)
+
 .PHONY: check-fast
 check-fast: vet ## vet and the tests that need no database, under a minute
 	$(GO) test -short -timeout=$(LIMIT) $(PKG)

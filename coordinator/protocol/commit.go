@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"fmt"
+	"math/bits"
 
 	"github.com/gavel-tx/gavel/txn"
 	"github.com/gavel-tx/gavel/txn/mutant"
@@ -266,14 +267,16 @@ func (m *Machine) resume(d *Decided) {
 		}
 	}
 	for _, h := range d.Heuristics {
-		t.grow(h.Branch)
+		t.grow(max(h.Branch, txn.BranchNo(bits.Len64(h.Wrote))))
 		b := t.branch(h.Branch)
 		b.rm, b.state, b.lastErr = h.RM, h.What, h.Reason
 	}
 	if t.plan == txn.PlanUnset {
-		// An abort that somebody contradicted: whatever is not recorded otherwise was rolled back.
+		// An abort that somebody contradicted: whatever is not recorded otherwise was rolled back,
+		// or only read.
 		for i := range t.branches {
-			if b := &t.branches[i]; b.state == txn.BranchReadOnly {
+			b := &t.branches[i]
+			if b.state == txn.BranchReadOnly && d.Heuristics[0].Wrote>>i&1 == 1 {
 				b.state = txn.BranchRolledBack
 			}
 		}

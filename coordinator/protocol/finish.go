@@ -87,7 +87,8 @@ func (m *Machine) rollbackFinished(t *transaction, b *branch, e Finished) {
 func (m *Machine) contradiction(t *transaction, b *branch, what txn.BranchState, reason string) {
 	b.forced = true
 	m.append(
-		HeuristicRecord{ID: t.id, Branch: b.no, RM: b.rm, What: what, Reason: clip(reason)},
+		HeuristicRecord{ID: t.id, Branch: b.no, RM: b.rm, What: what, Wrote: t.wrote(),
+			Reason: clip(reason)},
 		true,
 	)
 }

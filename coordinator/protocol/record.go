@@ -76,6 +76,9 @@ type HeuristicRecord struct {
 	Branch txn.BranchNo
 	RM     RM
 	What   txn.BranchState
+	// Wrote has bit n-1 set if branch n was more than a reader. An abort has no other record that
+	// could say how many branches were rolled back.
+	Wrote  uint64
 	Reason string
 }
 

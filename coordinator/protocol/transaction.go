@@ -89,6 +89,16 @@ func (t *transaction) branch(no txn.BranchNo) *branch {
 	return &t.branches[no-1]
 }
 
+// wrote has bit n-1 set if branch n is more than a reader.
+func (t *transaction) wrote() (bits uint64) {
+	for _, b := range t.branches {
+		if b.state != txn.BranchReadOnly {
+			bits |= 1 << (b.no - 1)
+		}
+	}
+	return bits
+}
+
 // settled says whether every branch has reached its end, a heuristic one included.
 func (t *transaction) settled() bool {
 	return !slices.ContainsFunc(t.branches, func(b branch) bool {

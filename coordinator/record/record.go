@@ -13,7 +13,7 @@
 //	 6 ABORT      id
 //	 7 END        n × id
 //	 8 PART       reserved
-//	 9 HEURISTIC  id, branch, rm, what, reason
+//	 9 HEURISTIC  id, branch, rm, what, wrote, reason
 //	10–13         reserved (locks, leases, settings)
 //	14 ONE_PHASE  id, label, key, branch, rm, evidence
 //	15 OUTCOMES   first, bits            (snapshots)
@@ -127,7 +127,8 @@ func Encode(buf []byte, r protocol.Record) txlog.Record {
 		}
 	case protocol.HeuristicRecord:
 		t = TypeHeuristic
-		w.fixed(r.ID[:]).num(uint64(r.Branch)).num(uint64(r.RM)).num(uint64(r.What)).str(r.Reason)
+		w.fixed(r.ID[:]).num(uint64(r.Branch)).num(uint64(r.RM)).num(uint64(r.What))
+		w.num(r.Wrote).str(r.Reason)
 	case protocol.OutcomesRecord:
 		t = TypeOutcomes
 		w.num(uint64(r.First)).str(string(r.Bits))
@@ -255,7 +256,8 @@ func (r *reader) record(t uint8) protocol.Record {
 		return e
 	case TypeHeuristic:
 		return protocol.HeuristicRecord{ID: r.id(), Branch: r.branch(), RM: r.rm(),
-			What: txn.BranchState(r.num(uint64(txn.BranchHeuristicHazard))), Reason: r.str()}
+			What:  txn.BranchState(r.num(uint64(txn.BranchHeuristicHazard))),
+			Wrote: r.num(1<<64 - 1), Reason: r.str()}
 	case TypeOutcomes:
 		return protocol.OutcomesRecord{First: r.seq(), Bits: []byte(r.str())}
 	case TypeKey:

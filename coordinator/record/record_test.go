@@ -88,7 +88,7 @@ func drawRecord(t *rapid.T) protocol.Record {
 		return protocol.HeuristicRecord{ID: drawID(t), Branch: no(), RM: rm(),
 			What: txn.BranchState(
 				rapid.IntRange(0, 8).Draw(t, "what"),
-			), Reason: rapid.String().Draw(t, "reason")}
+			), Wrote: rapid.Uint64().Draw(t, "wrote"), Reason: rapid.String().Draw(t, "reason")}
 	case 6:
 		return protocol.OutcomesRecord{
 			First: seq(),

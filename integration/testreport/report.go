@@ -93,7 +93,7 @@ func (r *report) take(e event) error {
 
 // layer is the line in which a layer of the tests sums up what it did: logged by a test, and begun
 // with the layer's name.
-var layer = regexp.MustCompile(`^\s+\S+\.go:\d+: ((?:explore|sim|log|crash|mutants): .*)`)
+var layer = regexp.MustCompile(`^(?:\s+\S+\.go:\d+: )?((?:explore|sim|log|crash|mutants): .*)`)
 
 // key files the output of a subtest under the test that holds it.
 func key(pkg, test string) string {

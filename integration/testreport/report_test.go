@@ -54,10 +54,11 @@ func passingCases() []reportCase {
 		{
 			name: "the layers sum up before the counts, in their order",
 			events: join(said("TestA", "    a_test.go:7: sim: 3 worlds",
-				"    a_test.go:8: log: 2 crashes", "    a_test.go:9: simple: no layer"),
+				"    a_test.go:8: log: 2 crashes", "    a_test.go:9: simple: no layer",
+				"crash: kills client=1"),
 				ended("pass", "TestA"), ended("pass", "")),
-			want: "ok    example.org/m/a  0.2s\nlog: 2 crashes\nsim: 3 worlds\n" +
-				"tests: 1 passed, 0 failed\n",
+			want: "ok    example.org/m/a  0.2s\ncrash: kills client=1\nlog: 2 crashes\n" +
+				"sim: 3 worlds\ntests: 1 passed, 0 failed\n",
 			sum: Summary{Passed: 1}, good: true,
 		},
 		{

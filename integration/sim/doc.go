@@ -1,0 +1,42 @@
+// Package sim runs the coordinator in worlds that are drawn from a seed.
+//
+// A world is one value in one goroutine: a clock that jumps from event to event, a network that
+// loses, repeats, delays and reorders, databases that crash and fail over, clients that die, people
+// who meddle, and a coordinator. One seed is one world is one checksum over everything that has
+// happened in it, on any machine. What goes wrong once goes wrong again:
+//
+//	go test ./integration/sim -run TestReplay -v -sim.world=full -sim.seed=123
+//
+// # Two coordinators
+//
+//	full   core.Core as in production, over a real txlog in driven mode, on files in memory that
+//	       crash sector by sector, fill up, fail and rot
+//	bare   protocol.Machine alone, over a list of records; some thirty times as many worlds in
+//	       the same time
+//
+// Network, databases, clients and checkers are the same for both.
+//
+//	clients ──requests──▶ life ──calls──▶ databases
+//	   │                   │ ▲ answers        ▲  sessions, prepared branches, timelines,
+//	   │                   ▼ │                │  evidence, fences, slots
+//	   │                  disk                │
+//	   └───────── SQL, PREPARE ───────────────┘
+//
+// A life is one epoch of the coordinator: what belongs to it ends with it. Messages that are on
+// their way do not.
+//
+// # Two phases
+//
+// First everything that the seed has drawn goes wrong, and the checkers watch single steps: what is
+// appended, sent, answered and told is compared with what has really happened, which the world
+// knows and nobody in it. Then all faults end, and within a bounded virtual time nothing of ours
+// may be prepared or in doubt, and every question must be answered.
+//
+// Which faults a world knows, and how often, is drawn with its seed: a world with everything in it
+// seldom gets anywhere (swarm testing: Groce et al., ISSTA 2012). A run counts what really
+// happened, by kind, and fails if a kind never did.
+//
+// The checkers have the names of package integration/explore, which proves the same promises of all
+// histories of small worlds. A checker that never complains proves nothing: flaws of the world,
+// one at a time, must each be found by the checker that is there for it.
+package sim

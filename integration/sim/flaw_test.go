@@ -1,0 +1,90 @@
+package sim
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/gavel-tx/gavel/integration/explore"
+	"github.com/gavel-tx/gavel/txlog/vfs"
+)
+
+// flaw is a deliberate mistake of the world, for a checker that has to find it.
+type flaw uint8
+
+const (
+	noFlaw flaw = iota
+	// votesEarly: a database acknowledges PREPARE before it is durable.
+	votesEarly
+	// knowsBetter: a database says Committed of a name that it does not know.
+	knowsBetter
+	// obeysAll: a database does not look at fences.
+	obeysAll
+	// diskLies: a sync says that it is done, and is not.
+	diskLies
+	// tellsEarly: the log reports records before they are durable.
+	tellsEarly
+	// takesForeign: an adapter lists the branches of others as its own.
+	takesForeign
+	// givesUp: the driver does not repeat what is decided.
+	givesUp
+	// silent: a database that a person has meddled with says that all is well.
+	silent
+	// unilateral: a database rolls branches back that have been prepared for long.
+	unilateral
+	flaws
+)
+
+func (f flaw) String() string {
+	return [flaws]string{"none", "votes early", "knows better", "obeys all", "disk lies",
+		"tells early", "takes foreign", "gives up", "silent", "unilateral"}[f]
+}
+
+// maxFlawed bounds the worlds in which a flaw must be found.
+const maxFlawed = 2000
+
+// TestFlaws: a mistake of the world is found by the checker that is there for it, the first of
+// those named. On the way to it no checker complains that has nothing to do with it.
+func TestFlaws(t *testing.T) {
+	disk := blank()
+	for _, c := range []struct {
+		flaw
+		onlyFull bool
+		finds    []explore.Checker
+	}{
+		{votesEarly, false, []explore.Checker{commitValidity, maskedHeuristic}},
+		{knowsBetter, false, []explore.Checker{maskedHeuristic}},
+		{obeysAll, false, []explore.Checker{fencing}},
+		{diskLies, true, []explore.Checker{acknowledged, corruptionDetected, fencing, exactlyOnce}},
+		{tellsEarly, false, []explore.Checker{logBeforeSend, unknownAppend, forget, clientTruth,
+			corruptionDetected,
+			exactlyOnce}},
+		{takesForeign, false, []explore.Checker{containment}},
+		{givesUp, false, []explore.Checker{liveness}},
+		{silent, false, []explore.Checker{maskedHeuristic}},
+		{unilateral, false, []explore.Checker{atomicity, maskedHeuristic}},
+	} {
+		for _, full := range []bool{true, false} {
+			if full || !c.onlyFull {
+				c.flaw.mustBeFound(t, full, disk, c.finds)
+			}
+		}
+	}
+}
+
+func (f flaw) mustBeFound(t *testing.T, full bool, disk *vfs.Mem, finds []explore.Checker) {
+	t.Helper()
+	for seed := range uint64(maxFlawed) {
+		r := play(1+seed, full, f, disk, nil)
+		switch {
+		case r.broken == nil:
+		case r.broken.Checker == finds[0]:
+			t.Logf("%s, %s world %d: %q is broken: %s", f, r.world(), r.seed, r.broken.Checker,
+				r.broken.What)
+			return
+		case !slices.Contains(finds, r.broken.Checker):
+			t.Errorf("%s is taken for something else: %s", f, r)
+			return
+		}
+	}
+	t.Errorf("%s: %q finds nothing in %d worlds", f, finds[0], maxFlawed)
+}

@@ -1,0 +1,194 @@
+package sim
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gavel-tx/gavel/coordinator/core"
+	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// TestAgenda: what is planned happens in the order of its time, and of its planning within one
+// instant; what is planned for the past happens now.
+func TestAgenda(t *testing.T) {
+	var a agenda
+	rng := rand.New(rand.NewPCG(1, 1))
+	type stamp struct {
+		at    instant
+		order int
+	}
+	var want, got []stamp
+	for i := range 500 {
+		s := stamp{instant(rng.IntN(50)), i}
+		want = append(want, s)
+		a.at(s.at, func() {
+			if a.now != s.at {
+				t.Fatalf("it is %d, and %d was planned", a.now, s.at)
+			}
+			got = append(got, s)
+		})
+	}
+	slices.SortStableFunc(want, func(x, y stamp) int { return int(x.at - y.at) })
+	for do := a.next(); do != nil; do = a.next() {
+		do()
+	}
+	if !slices.Equal(got, want) {
+		t.Error("another order")
+	}
+	late := a.now
+	a.at(1, func() {})
+	if a.next(); a.now != late {
+		t.Errorf("the clock went from %d to %d", late, a.now)
+	}
+}
+
+func name(seq txn.Seq) txn.Name { return txn.Name{Log: logID, Seq: seq, Branch: 1} }
+
+// TestServerHistory: a new server on the next timeline knows what it has, and says what it lacks;
+// numbers that left nothing behind are given out again.
+func TestServerHistory(t *testing.T) {
+	s := newServer(txn.Identity{System: 1})
+	x := s.open(name(1), 1)
+	s.drop(x)
+	s.write(opPrepare, name(1), x.xid)
+	vote := s.position()
+	s.finish(name(1), true)
+	y := s.open(name(2), 1)
+	if s.status(x.xid) != txn.StandingCommitted || y.xid != x.xid+1 {
+		t.Errorf("%s, numbers %d and %d", s.status(x.xid), x.xid, y.xid)
+	}
+	f := s.fork(1)
+	if !f.isPrepared(name(1)) || !f.contains(vote) || f.contains(s.position()) {
+		t.Errorf("a fork with %+v, cut at %+v", f.rows, f.forks)
+	}
+	g := f.fork(1)
+	if g.contains(vote) || g.timeline != 3 || g.status(x.xid) != txn.StandingGone {
+		t.Errorf("a fork of it on %d: %s", g.timeline, g.status(x.xid))
+	}
+	lost := s.crash()
+	if len(lost) != 1 || !y.gone || s.open(name(3), 1).xid != y.xid {
+		t.Errorf("%d sessions lost; the next number is %d", len(lost), s.nextXID)
+	}
+}
+
+// quietWorld is a world in which nothing happens by itself.
+func quietWorld() *world {
+	o := draw(1, false, noFlaw)
+	o.calm, o.cut, o.refuse = true, 0, 0
+	o.databases = []databaseOptions{{slots: 1, decoys: true}, {slots: 64, kv: true, hosted: true}}
+	w := newWorld(1, o, nil)
+	w.agenda = agenda{}
+	return w
+}
+
+func ask(d *database, what core.What, f txn.Fence, b ...participant.Branch) core.Answer {
+	return d.serve(question{what: what, fence: f, branches: b})
+}
+
+// TestDatabaseFences: a lower epoch is refused, and so is a higher one with a lower position; what
+// was refused has done nothing.
+func TestDatabaseFences(t *testing.T) {
+	d := quietWorld().dbs[0]
+	for _, c := range []struct {
+		epoch txn.Epoch
+		lsn   uint64
+		want  error
+	}{
+		{2, 10, nil}, {2, 4, nil}, {1, 99, participant.ErrFenced},
+		{3, 9, participant.ErrRegression}, {3, 10, nil}, {2, 10, participant.ErrFenced},
+	} {
+		a := ask(d, core.List, txn.Fence{Log: logID, Epoch: c.epoch, LSN: c.lsn})
+		if !errors.Is(a.Err, c.want) || (a.Err == nil) != (c.want == nil) {
+			t.Errorf("epoch %d at %d: %v", c.epoch, c.lsn, a.Err)
+		}
+		if a.Err == nil && len(a.Listing.Branches) != 3 {
+			t.Errorf("%d branches are listed", len(a.Listing.Branches))
+		}
+	}
+}
+
+// TestDatabaseGoesAstray: an adapter holds what is asked of a server with a lower timeline or
+// another identity, and one that was just started shows it.
+func TestDatabaseGoesAstray(t *testing.T) {
+	d := quietWorld().dbs[0]
+	f := txn.Fence{Log: logID, Epoch: 1}
+	ask(d, core.List, f)
+	d.failover(0)
+	ask(d, core.List, f)
+	for _, s := range []*server{d.old, newServer(txn.Identity{System: 99})} {
+		d.at, d.forgetful = s, false
+		if a := ask(d, core.List, f); !errors.Is(a.Err, errHeld) {
+			t.Errorf("listed on timeline %d: %v", s.timeline, a.Err)
+		}
+		if a := ask(d, core.Commit, f); a.Err != nil || len(a.Findings) != 0 {
+			t.Errorf("%+v", a)
+		}
+		d.forgetful = true
+		a := ask(d, core.List, f)
+		if a.Err != nil || a.Listing.Position.Timeline != 1 || a.Listing.Identity != s.identity {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
+// TestOnePhaseIsForGood: a branch that was ruled out stays so, and the answer to a repeated call is
+// the same.
+func TestOnePhaseIsForGood(t *testing.T) {
+	w := quietWorld()
+	d := w.dbs[1]
+	begun := &txn.Begun{ID: txn.NewID(logID, 1), Branches: []txn.Enlisted{{Resource: "b"}}}
+	for seq := range txn.Seq(2) {
+		begun.ID = txn.NewID(logID, 1+seq)
+		w.book.begun(nil, txn.BeginRequest{}, begun)
+	}
+	f := txn.Fence{Log: logID, Epoch: 1}
+	d.at.open(name(1), 1)
+	for range 2 {
+		for seq, want := range []txn.Standing{txn.StandingCommitted, txn.StandingRolledBack} {
+			a := ask(d, core.OnePhase, f, participant.Branch{Name: name(txn.Seq(1 + seq))})
+			if len(a.Findings) != 1 || a.Findings[0].Standing != want {
+				t.Errorf("%d: %+v", seq, a)
+			}
+		}
+	}
+}
+
+// TestReportSaysHow: a broken world is reported with its seed, its checker, its last lines and the
+// one command that plays it again.
+func TestReportSaysHow(t *testing.T) {
+	var r report
+	for seed := uint64(1); r.broken == nil; seed++ {
+		r = play(seed, false, votesEarly, nil, nil)
+	}
+	text := r.String()
+	for _, part := range []string{"commit validity", "append COMMIT", "commit validity is broken",
+		"-run TestReplay -v -sim.world=bare -sim.seed="} {
+		if !strings.Contains(text, part) {
+			t.Errorf("%q is not in %s", part, text)
+		}
+	}
+}
+
+// TestTally: what never happened is missing, except for what bare worlds cannot know.
+func TestTally(t *testing.T) {
+	var c, other tally
+	for k := range c {
+		c[k] = 1
+	}
+	c[tornWrite], c[twin] = 0, 0
+	if m := c.missing(false); !slices.Equal(m, []string{"twin commits"}) {
+		t.Errorf("%q", m)
+	}
+	if m := c.missing(true); !slices.Equal(m, []string{"torn writes", "twin commits"}) {
+		t.Errorf("%q", m)
+	}
+	other[twin] = 3
+	c.add(&other)
+	if c[twin] != 3 || c[lost] != 1 || !strings.Contains(c.String(), "twin commits=3") {
+		t.Error(c)
+	}
+}

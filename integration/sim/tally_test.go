@@ -1,0 +1,121 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+)
+
+// kind is a kind of fault, or of something else that a run must have seen.
+type kind uint8
+
+// The kinds. Those of the disk belong to full worlds.
+const (
+	// Of the coordinator and its machine.
+	powerCut kind = iota
+	killed
+	orderly
+	pause
+	clockJump
+	tornWrite
+	cutInRecovery
+	fullDisk
+	refusedFull
+	ioError
+	slowDisk
+	rot
+	rotSurvived
+	snapshot
+
+	// Of the network.
+	lost
+	duplicated
+	delayed
+	reordered
+	partition
+	timeout
+
+	// Of the databases.
+	databaseCrash
+	cutBatch
+	asyncFailover
+	syncFailover
+	restore
+	oldPrimary
+	stranger
+	strayPrepare
+	humanCommit
+	humanRollback
+	zombie
+	fenced
+	slotsFull
+	notResolver
+	decoy
+
+	// Of the clients.
+	clientDeath
+	voteNo
+	voteReadOnly
+	selfPrepared
+	twin
+	keyAgain
+	goneAway
+	rollbackAsked
+
+	// How transactions ended.
+	committed
+	onePhase
+	rolledBack
+	heuristic
+	forgotten
+
+	kinds
+)
+
+func (k kind) String() string {
+	return [kinds]string{
+		"power cuts", "kills", "orderly ends", "pauses", "clock jumps", "torn writes",
+		"cuts in recovery",
+		"full disks", "begins refused for space", "i/o errors", "slow disks", "rotten logs refused",
+		"rotten snapshots made up for", "snapshots",
+		"lost", "duplicated", "delayed", "reordered", "partitions", "timeouts",
+		"database crashes", "cut batches", "failovers with loss", "failovers without loss",
+		"restores", "old primaries", "strangers", "prepared astray", "human commits",
+		"human rollbacks", "late PREPAREs", "fenced", "slots full", "not the resolver", "decoys",
+		"dead clients", "votes no", "votes read-only", "self-prepared", "twin commits",
+		"keys used again", "callers gone away", "rollbacks asked for",
+		"committed", "committed in one phase", "rolled back", "heuristic", "forgotten",
+	}[k]
+}
+
+// ofFull says whether only full worlds can know the kind.
+func (k kind) ofFull() bool { return k >= tornWrite && k <= snapshot || k == cutBatch }
+
+// tally counts what has happened, by kind.
+type tally [kinds]int
+
+func (t *tally) add(o *tally) {
+	for k := range t {
+		t[k] += o[k]
+	}
+}
+
+// missing are the kinds that have never happened and should have.
+func (t *tally) missing(full bool) []string {
+	var names []string
+	for k, n := range t {
+		if n == 0 && (full || !kind(k).ofFull()) {
+			names = append(names, kind(k).String())
+		}
+	}
+	return names
+}
+
+func (t *tally) String() string {
+	var parts []string
+	for k, n := range t {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s=%d", kind(k), n))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
