@@ -51,6 +51,7 @@ func (w *world) fillSlots(i int) (free func()) {
 	conn, err := pgx.Connect(ctx, s.server.DSN(s.database))
 	w.must(err)
 	defer conn.Close(ctx)
+	w.clearAttic(ctx, conn, s)
 	var limit int
 	w.must(conn.QueryRow(ctx,
 		"SELECT current_setting('max_prepared_transactions')::int").Scan(&limit))
@@ -65,6 +66,22 @@ func (w *world) fillSlots(i int) (free func()) {
 		return taken == limit
 	})
 	return free
+}
+
+// clearAttic rolls back what earlier worlds have left prepared on the server they shared: a process
+// that was killed while it tried whether it could prepare, in a database that nobody uses any more.
+func (w *world) clearAttic(ctx context.Context, conn *pgx.Conn, s *side) {
+	w.t.Helper()
+	rows, err := conn.Query(ctx, "SELECT gid, database FROM pg_prepared_xacts "+
+		"WHERE database <> current_database()")
+	w.must(err)
+	type left struct{ GID, Database string }
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[left])
+	w.must(err)
+	for _, l := range all {
+		w.must(s.server.Exec(ctx, l.Database, "ROLLBACK PREPARED '"+l.GID+"'"))
+		w.t.Logf("an earlier world has left %s in %s", l.GID, l.Database)
+	}
 }
 
 // freeSlots gives back what was taken; the shared servers have other worlds to serve.
