@@ -50,15 +50,19 @@ func (s *summary) take(line string) {
 	}
 }
 
-// crash reads "kills coordinator=9 sidecar=5; request lost=6".
+// crash reads "kills coordinator=9 sidecar=5; stops backend=1 sidecar=2; request lost=6".
 func (s *summary) crash(text string) {
 	for part := range strings.SplitSeq(text, "; ") {
 		part, kills := strings.CutPrefix(part, "kills ")
+		part, stops := strings.CutPrefix(part, "stops ")
 		for _, c := range count.FindAllStringSubmatch(part, -1) {
 			n, _ := strconv.Atoi(c[2])
-			if name := strings.TrimSpace(c[1]); kills {
+			switch name := strings.TrimSpace(c[1]); {
+			case kills:
 				s.kills[name] += n
-			} else {
+			case stops:
+				s.faults["stopped "+name] += n
+			default:
 				s.faults[name] += n
 			}
 		}

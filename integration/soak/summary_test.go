@@ -21,7 +21,7 @@ const example = `
     sim_test.go:80: sim: 750 full worlds from seed 5, 120 a second, at rest 2.0 s: lost 3
     sim_test.go:80: sim: 7500 bare worlds from seed 9, 6000 a second, at rest 2.0 s: lost 3
 --- PASS: TestX (0.1s)
-crash: kills coordinator=9 sidecar=5; stops backend=1; request lost=6; zombie prepare=2
+crash: kills coordinator=9 sidecar=5; stops backend=1 sidecar=3; request lost=6; zombie prepare=2
 crash: kills coordinator=1; request lost=4
 `
 
@@ -40,7 +40,7 @@ explore: 39 worlds, 1104648 different states, 9 steps between them
 log: 8000 crash states, 808 faults, 110 lies
 sim: 15750 worlds: bare 15000, full 750
 crash: 2 rounds, 15 kills: coordinator 10, sidecar 5
-crash: request lost 10, stops backend 1, zombie prepare 2
+crash: request lost 10, stopped backend 1, stopped sidecar 3, zombie prepare 2
 `
 	if got := s.report(time.Minute); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
