@@ -469,6 +469,33 @@ func TestUnfitResource(t *testing.T) {
 	})
 }
 
+// TestUnfitResourceIsSwept: orphans may be what makes a check fail, as those that hold every slot do.
+// A resource that the log knows is swept whatever its check says, and is fit again afterwards.
+func TestUnfitResourceIsSwept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.inDoubt()
+		full := []participant.Check{{Level: participant.LevelFail, What: "PREPARE failed"}}
+		w.dbs["b"].set(func(d *fakeDB) { d.checks = full })
+		c, err := Open(t.Context(), w.config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		rest()
+		w.want(1, 1)
+		all, err := c.Resources(t.Context())
+		if err != nil || all[1].Up || all[1].Err == nil {
+			t.Errorf("nobody is told that it is unfit: %+v, %v", all, err)
+		}
+		w.dbs["b"].set(func(d *fakeDB) { d.checks = nil })
+		rest()
+		if all, err = c.Resources(t.Context()); err != nil || !all[1].Up || !all[1].Registered {
+			t.Errorf("mended, and not up: %+v, %v", all, err)
+		}
+	})
+}
+
 // TestFencedStops: a coordinator that a resource has seen deposed stops for good.
 func TestFencedStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

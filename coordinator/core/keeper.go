@@ -34,6 +34,8 @@ type keeper struct {
 	next       protocol.Instant
 	// anew: it is to be asked again who it is.
 	anew bool
+	// unfit is the check that failed in this round. What is prepared is swept all the same.
+	unfit error
 	// looking: the listing under way is the look for foreign branches.
 	looking bool
 	// floor is how far the resource had been seen to come when the round began. It is read before
@@ -96,7 +98,7 @@ func (k *keeper) start() {
 	if k.busy || !k.soon && k.c.now < k.next {
 		return
 	}
-	k.busy, k.soon = true, false
+	k.busy, k.soon, k.unfit = true, false, nil
 	k.next = k.c.now + k.c.cfg.SweepEvery
 	k.floor = k.c.m.Seen(k.c.m.RM(k.res.Name))
 	if k.status.Registered && !k.anew {
@@ -135,7 +137,7 @@ func (k *keeper) described(d participant.Description) {
 	k.status.Description = d
 	for _, check := range d.Checks {
 		if check.Level == participant.LevelFail {
-			k.end(fmt.Errorf("%s (fix: %s)", check.What, check.Fix))
+			k.failed(fmt.Errorf("%s (fix: %s)", check.What, check.Fix))
 			return
 		}
 	}
@@ -145,6 +147,18 @@ func (k *keeper) described(d participant.Description) {
 	}
 	k.looking = true
 	k.c.ask(k.res.Name, List)
+}
+
+// failed is what a failed check means: nobody is registered by it. But if the log knows the resource,
+// its branches are finished all the same. They may be the very reason: orphans that hold every slot
+// make each try to prepare fail, and would hold them for ever.
+func (k *keeper) failed(err error) {
+	if !k.c.m.Registered(k.res.Name) {
+		k.end(err)
+		return
+	}
+	k.unfit = err
+	k.list()
 }
 
 // checks writes what was found about the set-up, once.
@@ -206,7 +220,7 @@ func (k *keeper) swept(call *Call, l participant.Listing) {
 	k.c.m.Step(protocol.Swept{RM: k.c.m.RM(k.res.Name), Identity: l.Identity,
 		Position: l.Position, Floor: call.floor, Names: names, Partial: l.Truncated})
 	k.count(l)
-	k.end(nil)
+	k.end(k.unfit)
 }
 
 func (k *keeper) count(l participant.Listing) {
