@@ -469,7 +469,7 @@ func TestUnfitResource(t *testing.T) {
 	})
 }
 
-// TestUnfitResourceIsSwept: orphans may be what makes a check fail, as those that hold every slot do.
+// TestUnfitResourceIsSwept: orphans may make a check fail, as those that hold every slot do.
 // A resource that the log knows is swept whatever its check says, and is fit again afterwards.
 func TestUnfitResourceIsSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -76,7 +76,7 @@ func (p PlanRequest) planOne(ctx context.Context, r Resource) ([]PlanRow, error)
 	if err != nil {
 		return nil, fmt.Errorf("list: %w", err)
 	}
-	held := ok && (known.Identity != l.Identity || before(l.Position, known.Position))
+	held := ok && (known.Identity != l.Identity || l.Position.Before(known.Position))
 	listed := map[txn.Name]bool{}
 	var rows []PlanRow
 	for _, b := range l.Branches {
@@ -94,10 +94,6 @@ func (p PlanRequest) registered(name string) (protocol.ResourceRecord, bool) {
 		}
 	}
 	return protocol.ResourceRecord{}, false
-}
-
-func before(a, b txn.Position) bool {
-	return a.Timeline < b.Timeline || a.Timeline == b.Timeline && a.LSN < b.LSN
 }
 
 // judge is the verdict on a listed branch.

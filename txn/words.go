@@ -39,6 +39,12 @@ type Position struct {
 	LSN      uint64
 }
 
+// Before says whether p lies in the past of q: a lower timeline, or a lower position on the same
+// one. A primary never goes there by itself; a restored backup and an old primary do.
+func (p Position) Before(q Position) bool {
+	return p.Timeline < q.Timeline || p.Timeline == q.Timeline && p.LSN < q.LSN
+}
+
 // Evidence is taken when a branch is prepared, so that "prepared transaction does not exist" can
 // later be told apart: committed already, rolled back by somebody, or lost. It is proof only for a
 // branch whose prepare was acknowledged (transaction numbers are handed out again after a crash).

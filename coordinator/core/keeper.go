@@ -149,9 +149,9 @@ func (k *keeper) described(d participant.Description) {
 	k.c.ask(k.res.Name, List)
 }
 
-// failed is what a failed check means: nobody is registered by it. But if the log knows the resource,
-// its branches are finished all the same. They may be the very reason: orphans that hold every slot
-// make each try to prepare fail, and would hold them for ever.
+// failed is what a failed check means: nobody is registered by it. But if the log knows the
+// resource, its branches are finished all the same. They may be the very reason: orphans that hold
+// every slot make each try to prepare fail, and would hold them for ever.
 func (k *keeper) failed(err error) {
 	if !k.c.m.Registered(k.res.Name) {
 		k.end(err)

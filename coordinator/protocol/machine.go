@@ -319,7 +319,7 @@ func (m *Machine) register(e Register) {
 		r.refused = true
 		m.reply(Reply{Req: e.Req, Err: identityChanged(r, e.Identity)})
 		return
-	case before(e.Position, e.Floor) && !e.Accept:
+	case e.Position.Before(e.Floor) && !e.Accept:
 		r.refused = true
 		m.reply(Reply{Req: e.Req, Err: wentBack(r, e.Floor, e.Position)})
 		return

@@ -408,13 +408,8 @@ func (s *State) Inheritance(lsn uint64) iter.Seq[Record] {
 
 // later is the further of two positions: a higher timeline wins, then a higher LSN.
 func later(a, b txn.Position) txn.Position {
-	if b.Timeline > a.Timeline || b.Timeline == a.Timeline && b.LSN > a.LSN {
+	if a.Before(b) {
 		return b
 	}
 	return a
-}
-
-// before says whether a lies in the past of b: a history that shows a after b went backwards.
-func before(a, b txn.Position) bool {
-	return a.Timeline < b.Timeline || a.Timeline == b.Timeline && a.LSN < b.LSN
 }

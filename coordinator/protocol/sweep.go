@@ -15,7 +15,7 @@ func (m *Machine) swept(e Swept) {
 		return
 	}
 	r := m.resources[e.RM-1]
-	if e.Identity != r.Identity || before(e.Position, e.Floor) {
+	if e.Identity != r.Identity || e.Position.Before(e.Floor) {
 		if r.held {
 			return
 		}
