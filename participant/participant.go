@@ -148,7 +148,8 @@ type OnePhaser interface {
 	//	RolledBack   proven that it did not commit, and never will under this or an older fence: a
 	//	             conflict, an earlier call of the branch that failed, or work that was lost
 	//	             where the adapter durably knows every commit
-	//	Gone         it is not here, and nothing proves how it ended
+	//	Gone         it is not here, and nothing proves how it ended; this very call did not
+	//	             commit it, so that as the answer to the only call it is a rollback
 	//	Held         as everywhere: the resource is another one, or went backwards
 	//	Foreign      as everywhere: it must not be finished by this caller
 	//	Unknown      ask again

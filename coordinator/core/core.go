@@ -129,9 +129,6 @@ func (c *Core) Opened(r protocol.OpenRecord) { c.m.Opened(r) }
 // Machine is the protocol's machine, to look at. The caller must not step it.
 func (c *Core) Machine() *protocol.Machine { return c.m }
 
-// Configured says whether transactions may name the resource.
-func (c *Core) Configured(name string) bool { return c.byName[name] != nil }
-
 // Tick moves the clock to now, which must not go backwards.
 func (c *Core) Tick(now protocol.Instant) {
 	c.now = now

@@ -124,7 +124,7 @@ func judgePlace(p Place, q Inquiry) (txn.Standing, string) {
 // Behind says whether now lies in the past of seen: a lower timeline, or a lower position on the
 // same one. A primary never goes there by itself; a restored backup and an old primary do.
 func Behind(now, seen txn.Position) bool {
-	return now.Timeline < seen.Timeline || now.Timeline == seen.Timeline && now.LSN < seen.LSN
+	return now.Before(seen)
 }
 
 func behindReason(now, seen txn.Position) string {
