@@ -109,16 +109,9 @@ func (p PlanRequest) judge(
 	if held {
 		f.Standing = txn.StandingHeld
 	}
-	label, verdict := protocol.Judge(f)
-	return PlanRow{
-		Resource: resource,
-		Name:     b.Name,
-		Label:    label,
-		Verdict:  verdict,
-		Because:  label.Because(),
-		Age:      b.Age,
-		Owner:    b.Owner,
-	}
+	row := judged(resource, b.Name, f)
+	row.Age, row.Owner = b.Age, b.Owner
+	return row
 }
 
 // live is what the log of a running coordinator says: what has no record, or no answer yet, may be
@@ -138,20 +131,28 @@ func (p PlanRequest) missing(
 	listed map[txn.Name]bool,
 ) ([]PlanRow, error) {
 	var ask []participant.Branch
+	var rows []PlanRow
 	says := map[txn.Name]protocol.Says{}
 	for _, d := range p.State.OpenDecisions() {
 		for _, b := range d.Commit.Branches {
 			name := txn.NameOf(d.Commit.ID, b.Branch)
-			if b.RM == rm && !listed[name] {
-				ask = append(ask, participant.Branch{Name: name, Evidence: b.Evidence})
-				says[name] = protocol.SaysCommit
-				if d.Asking {
-					says[name] = p.live(protocol.SaysOnePhase)
-				}
+			if b.RM != rm || listed[name] {
+				continue
 			}
+			says[name] = protocol.SaysCommit
+			if d.Asking {
+				says[name] = p.live(protocol.SaysOnePhase)
+			}
+			if says[name] == protocol.SaysLive {
+				// Its coordinator has asked, and an inquiry is no mere look: a resource may remember
+				// what it has answered.
+				rows = append(rows, judged(r.Name, name, protocol.Facts{Says: says[name],
+					Standing: txn.StandingGone}))
+				continue
+			}
+			ask = append(ask, participant.Branch{Name: name, Evidence: b.Evidence})
 		}
 	}
-	var rows []PlanRow
 	for len(ask) > 0 {
 		n := 1
 		for n < min(len(ask), participant.MaxBatch) && ask[n].Name.Log == ask[0].Name.Log {
@@ -165,18 +166,19 @@ func (p PlanRequest) missing(
 			return rows, fmt.Errorf("inquire: %w", err)
 		}
 		for i, f := range found {
-			label, verdict := protocol.Judge(
-				protocol.Facts{Says: says[ask[i].Name], Standing: f.Standing, Listed: true},
-			)
-			rows = append(
-				rows,
-				PlanRow{Resource: r.Name, Name: ask[i].Name, Label: label, Verdict: verdict,
-					Because: label.Because()},
-			)
+			rows = append(rows, judged(r.Name, ask[i].Name, protocol.Facts{
+				Says: says[ask[i].Name], Standing: f.Standing, Listed: true}))
 		}
 		ask = ask[n:]
 	}
 	return rows, nil
+}
+
+// judged is the row of a branch by its facts.
+func judged(resource string, name txn.Name, f protocol.Facts) PlanRow {
+	label, verdict := protocol.Judge(f)
+	return PlanRow{Resource: resource, Name: name, Label: label, Verdict: verdict,
+		Because: label.Because()}
 }
 
 // fence is on whose behalf branches of log are asked about.

@@ -25,10 +25,6 @@ func (m *Machine) cancel(of Event) {
 		m.leave(e.Request.ID, e.Req)
 	case Rollback:
 		m.leave(e.ID, e.Req)
-	case Register:
-		if r := m.byName[e.Name]; r != nil {
-			r.waiters = slices.DeleteFunc(r.waiters, func(q ReqID) bool { return q == e.Req })
-		}
 	}
 }
 

@@ -240,7 +240,7 @@ func (m *Machine) known(id txn.ID) *txn.Result {
 		return m.result(t)
 	}
 	switch {
-	case id.Log() != m.state.Log || id.Seq() >= m.next || m.state.Lost(id.Seq()):
+	case id.Log() != m.state.Log || id.Seq() >= m.reach() || m.state.Lost(id.Seq()):
 		return nil
 	case id.Seq() < m.state.Low:
 		return &txn.Result{ID: id, Outcome: txn.OutcomeForgotten}
@@ -273,7 +273,8 @@ func (m *Machine) unknown(id txn.ID) error {
 				m.state.Log,
 			),
 			Effect: "its outcome is not known here; ask the coordinator that began it"}
-	case id.Seq() >= m.state.High || m.state.Lost(id.Seq()):
+	case id.Seq() >= m.state.High || m.state.Lost(id.Seq()) ||
+		len(m.holes) > 0 && id.Seq() >= m.reach():
 		return &txn.Refusal{Reason: txn.ReasonRegression, Field: "transaction_id",
 			Message: fmt.Sprintf("%s lies beyond everything that this log has handed out", id),
 			Effect: "its outcome is not known here: this log may be an older copy, " +

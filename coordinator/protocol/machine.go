@@ -26,6 +26,8 @@ type Machine struct {
 	// the High of a RangeRecord in flight.
 	first, next, reserving txn.Seq
 	parked                 []Begin
+	// holes are on their way to the disk. Nothing behind the first of them is handed out before.
+	holes []HoleRecord
 	// left are those of the parked whose callers have gone away.
 	left map[ReqID]bool
 
@@ -266,6 +268,8 @@ func (m *Machine) persisted(index uint64) {
 			m.resourceDurable(r)
 		case HeuristicRecord:
 			m.heuristicDurable(r)
+		case HoleRecord:
+			m.holes = m.holes[1:]
 		}
 	}
 }

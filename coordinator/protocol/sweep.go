@@ -116,7 +116,17 @@ func (m *Machine) regressed(seq txn.Seq) {
 	}
 	h := HoleRecord{From: m.next, To: seq + m.cfg.Block}
 	m.next = h.To
+	m.holes = append(m.holes, h)
 	m.append(h, true)
+}
+
+// reach is the first sequence of which no record proves nothing: the next one to be handed out, or
+// where a hole begins that has been noticed, be it durable or not.
+func (m *Machine) reach() txn.Seq {
+	if len(m.holes) > 0 && !mutant.On(mutant.HoleUnnoticed) {
+		return m.holes[0].From
+	}
+	return m.next
 }
 
 func (m *Machine) noteSwept(kind NoteKind, r *resource, n txn.Name, l Label) {
@@ -142,14 +152,15 @@ func (m *Machine) facts(r *resource, n SweptName) Facts {
 		f.Standing = txn.StandingForeign
 	}
 	id := n.Name.ID()
-	if t := m.live[id]; t != nil && !t.decided() && !mutant.On(mutant.SweepInFlight) {
+	t := m.live[id]
+	if t != nil && (!t.decided() || t.asked()) && !mutant.On(mutant.SweepInFlight) {
 		f.Says = SaysLive
 		if t.state == txn.StateRollingBack {
 			f.Says = SaysAborting
 		}
 		return f
 	}
-	f.Says, f.Listed = m.state.Says(n.Name, r.Identity, m.next)
+	f.Says, f.Listed = m.state.Says(n.Name, r.Identity, m.reach())
 	if f.Says == SaysCommit && f.Listed && m.live[id] == nil {
 		// Every branch has been proven committed; only the END is not durable yet.
 		f.Says = SaysEnded

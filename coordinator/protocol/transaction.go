@@ -76,6 +76,12 @@ func (t *transaction) asking() bool {
 		(t.state == txn.StateDeciding || t.state == txn.StateInDoubt)
 }
 
+// asked says whether a person has to look at t because its resource could not tell how it ended.
+// No decision is in the log, so that what a sweep finds of it is nobody's to finish.
+func (t *transaction) asked() bool {
+	return t.plan == txn.PlanOnePhase && t.state == txn.StateHeuristic
+}
+
 // decided says whether the decision to commit is durable.
 func (t *transaction) decided() bool {
 	return t.state == txn.StateCommitting || t.state == txn.StateCommitted ||

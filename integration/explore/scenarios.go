@@ -125,7 +125,7 @@ func troubles() []Scenario {
 		{Name: "branches of others",
 			Resources:    append(resources("a", isShared), resources("b", quietly)...),
 			Transactions: ofClient("a", "b"),
-			Bounds:       Bounds{Sweeps: 2, Ticks: 1}},
+			Bounds:       Bounds{Sweeps: 3, Ticks: 1}},
 		{Name: "outcomes are forgotten",
 			Resources: resources("a", proves), Transactions: ofClient("a"),
 			Machine: protocol.Config{Retention: 40 * second}, Jump: 50 * second,

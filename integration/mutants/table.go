@@ -88,6 +88,7 @@ func decisions() []Kill {
 		world("S7", "SWEEP_INFLIGHT", "failover, nothing is proven", "presumed abort"),
 		world("S7", "ONE_PHASE_UNLOGGED", "one phase, crash and loss", "log before send"),
 		world("S13", "OLD_LOG_IN_BLOCK", "branches of others", "containment"),
+		world("S13", "HOLE_UNNOTICED", "branches of others", "containment"),
 		world("S15", "FOREIGN_IS_OURS", "branches of others", "containment"),
 		world("S14", "ID_ABOVE_HIGHWATER", "sequences run out", "client truth"),
 		world("S14", "KEY_NOT_LOGGED", "two transactions of one key", "exactly once"),

@@ -38,6 +38,8 @@ const (
 	SweepInFlight
 	// OldLogInBlock presumes abort for names that the log has never handed out.
 	OldLogInBlock
+	// HoleUnnoticed presumes abort for names of a lost epoch until their loss is on the disk.
+	HoleUnnoticed
 	// ForeignIsOurs presumes abort for names of another log.
 	ForeignIsOurs
 	// IDAboveHighWater hands out sequences before they are durably reserved.
