@@ -111,6 +111,9 @@ func TestCrashBetweenDecisionAndPhaseTwo(t *testing.T) {
 			d.set(func(d *fakeDB) { d.down = false })
 		}
 		c = w.open()
+		if r, err := c.Outcome(t.Context(), decided); r.Outcome != txn.OutcomeCommitted {
+			t.Fatalf("an acknowledged commit is lost: %+v, %v", r, err)
+		}
 		w.settled()
 		w.want(1, 1)
 		for id, want := range map[txn.ID]txn.Outcome{
@@ -178,6 +181,8 @@ func TestDeadResourceHarmsNobodyElse(t *testing.T) {
 		id, votes := w.begun(c)
 		w.dbs["a"].set(func(d *fakeDB) { d.hang = true })
 		w.commit(c, id, votes, txn.AckDecided)
+		// By now the first calls have timed out, and a is taken for down.
+		time.Sleep(2 * c.cfg.CallTimeout)
 		start := time.Now()
 		for range 200 {
 			b, err := c.Begin(t.Context(), txn.BeginRequest{Resources: []string{"b"}})
@@ -216,7 +221,7 @@ func TestLogFailureStops(t *testing.T) {
 		broken.Store(true)
 		_, err := c.Commit(t.Context(), txn.CommitRequest{ID: id, Votes: votes})
 		if !errors.Is(err, txn.ErrUnknown) || !errors.Is(err, ErrFailed) {
-			t.Errorf("error %v", err)
+			t.Errorf("the answer to a commit whose append failed: %v", err)
 		}
 		<-c.Failed()
 		if c.Err() == nil {

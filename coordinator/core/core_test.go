@@ -266,3 +266,31 @@ func TestDeposed(t *testing.T) {
 		}
 	}
 }
+
+// TestAskedAnewAfterSilence: a resource that comes back after a silence is asked again what it is:
+// it may be able to do less.
+func TestAskedAnewAfterSilence(t *testing.T) {
+	d := newDriver(t, 1)
+	silent := true
+	d.bend = func(call *Call, a *Answer) {
+		if call.Resource != "a" {
+			return
+		}
+		a.Description.OnePhase = false
+		if silent {
+			*a = Answer{Err: errors.New("cut off")}
+		}
+	}
+	d.commit(d.begin("a"))
+	d.run()
+	silent = false
+	for range 100 {
+		d.tick(100e6)
+	}
+	before := d.asked("a", OnePhase)
+	req := d.commit(d.begin("a"))
+	d.run()
+	if r := d.result(req); r.Plan != txn.PlanClassic || d.asked("a", OnePhase) != before {
+		t.Errorf("plan %s, and %d one-phase calls, %d before", r.Plan, d.asked("a", OnePhase), before)
+	}
+}
