@@ -151,7 +151,9 @@ func (s *side) killBackend(ctx context.Context, rng *rand.Rand) (int, error) {
 		if len(pids) > 0 {
 			pid := pids[rng.IntN(len(pids))]
 			if syscall.Kill(pid, syscall.SIGKILL) == nil {
-				return pid, s.awaitLoss(ctx)
+				if lost, err := s.awaitLoss(ctx, pid); lost || err != nil {
+					return pid, err
+				}
 			}
 		}
 	}
@@ -173,10 +175,24 @@ func (s *side) backends(ctx context.Context) (pids []int, err error) {
 	return pids, err
 }
 
-// awaitLoss reads until the server ends the connection.
-func (s *side) awaitLoss(ctx context.Context) error {
-	for !s.conn.IsClosed() && ctx.Err() == nil {
-		_, _ = s.conn.WaitForNotification(ctx)
+// awaitLoss asks until the server ends the connection. One that was killed stays in the list until
+// the server recovers. If it is not there any more, it had ended by itself a moment before, and the
+// signal has met its remains: then nothing is lost, and the server goes on.
+func (s *side) awaitLoss(ctx context.Context, pid int) (lost bool, err error) {
+	tick := time.NewTicker(again)
+	defer tick.Stop()
+	for {
+		var there bool
+		err := s.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)",
+			pid).Scan(&there)
+		switch {
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case s.conn.IsClosed():
+			return true, nil
+		case err != nil || !there:
+			return false, err
+		}
+		<-tick.C
 	}
-	return ctx.Err()
 }
