@@ -33,6 +33,21 @@ DURATION ?= 30m
 soak: ## the long runs: simulated worlds, real kills, the log under fire; DURATION=30m
 	$(GO) run ./integration/soak -duration $(DURATION)
 
+# More flags for the benchmark: make bench BENCH_ARGS='--rounds 9 --clients 8,32'
+BENCH_ARGS ?=
+BENCH      := build/bench
+.PHONY: bench
+bench: build ## what a commit costs, against the same by hand; ten minutes; BENCH_ARGS='--rounds 1'
+	mkdir -p $(BENCH)
+	bin/gavel bench --report $(BENCH)/report.json --report $(BENCH)/report.md $(BENCH_ARGS)
+	$(GO) run ./integration/bench/plot -in $(BENCH)/report.json -out $(BENCH)/report.svg
+	@echo "report: $(BENCH)/report.{json,md,svg}"
+
+.PHONY: bench-publish
+bench-publish: ## put the report of the last make bench into docs
+	cp $(BENCH)/report.svg docs/bench.svg
+	sed '1a \\n![the same as a picture](bench.svg)' $(BENCH)/report.md > docs/bench.md
+
 .PHONY: check-fast
 check-fast: vet ## vet and the tests that need no database, under a minute
 	$(GO) test -short -timeout=$(LIMIT) $(PKG)

@@ -144,8 +144,8 @@ func (p PlanRequest) missing(
 				says[name] = p.live(protocol.SaysOnePhase)
 			}
 			if says[name] == protocol.SaysLive {
-				// Its coordinator has asked, and an inquiry is no mere look: a resource may remember
-				// what it has answered.
+				// Its coordinator has asked, and an inquiry is no mere look: a resource may
+				// remember what it has answered.
 				rows = append(rows, judged(r.Name, name, protocol.Facts{Says: says[name],
 					Standing: txn.StandingGone}))
 				continue

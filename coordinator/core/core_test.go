@@ -291,6 +291,7 @@ func TestAskedAnewAfterSilence(t *testing.T) {
 	req := d.commit(d.begin("a"))
 	d.run()
 	if r := d.result(req); r.Plan != txn.PlanClassic || d.asked("a", OnePhase) != before {
-		t.Errorf("plan %s, and %d one-phase calls, %d before", r.Plan, d.asked("a", OnePhase), before)
+		t.Errorf("plan %s, and %d one-phase calls, %d before", r.Plan,
+			d.asked("a", OnePhase), before)
 	}
 }

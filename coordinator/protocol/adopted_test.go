@@ -22,7 +22,8 @@ func TestOnePhaseOfAnAdoptedLog(t *testing.T) {
 		{txn.StandingGone, "force HEURISTIC 5.1 HEURISTIC_HAZARD: found\n"},
 	} {
 		s := NewState(testLog)
-		mustApply(t, s, AdoptedRecord{Log: 0xdef, Epoch: 3, LSN: 9}, ResourceRecord{RM: 1, Name: "a"},
+		mustApply(t, s, AdoptedRecord{Log: 0xdef, Epoch: 3, LSN: 9},
+			ResourceRecord{RM: 1, Name: "a"},
 			OnePhaseRecord{ID: old, Branch: CommitBranch{Branch: 1, RM: 1}})
 		h := &history{t: t, m: New(s, Config{}, 0)}
 		if got, want := h.ready(), "force RANGE [1, 1025)\nsend a INQUIRE 5.1\n"; got != want {

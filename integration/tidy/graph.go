@@ -9,6 +9,7 @@ const (
 	pgx       = "github.com/jackc/pgx/v5"
 	backoff   = "github.com/cenkalti/backoff/v5"
 	generated = "proto/gavel/v1"
+	plots     = "gonum.org/v1/plot"
 
 	middleware = "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 )
@@ -16,6 +17,8 @@ const (
 // Graph is the import graph of this module, from the words that everybody shares upwards. Only the
 // faces towards a wire know generated code; only adapters know a database's driver; the protocol
 // knows neither clock, lock, network nor file.
+//
+//tidy:table one row for each package or tree of packages
 func Graph() []Row {
 	return []Row{
 		{Packages: "txn", Outside: []string{"github.com/google/uuid"}},
@@ -81,6 +84,12 @@ func Graph() []Row {
 			Outside: []string{grpc, protobuf, backoff}},
 
 		{Packages: "cmd/...", Inside: []string{everything}, Outside: []string{everything}},
+		{Packages: "integration/bench",
+			Inside: []string{"client", "client/pgxtx", "client/remote", "coordinator",
+				"participant/postgres", "txlog/vfs", "txn"},
+			Outside: []string{grpc, pgx, "github.com/HdrHistogram/hdrhistogram-go"}},
+		{Packages: "integration/bench/plot", Inside: []string{"integration/bench"},
+			Outside: []string{plots}},
 		{Packages: "integration/...", Inside: []string{everything}, Outside: []string{everything}},
 	}
 }
@@ -99,6 +108,6 @@ func Closures() []Closure {
 		{Package: "client/pgxtx", Without: slices.Concat([]string{grpc, protobuf}, server)},
 		{Package: "client/remote", Without: slices.Concat([]string{pgx}, server)},
 		{Package: "coordinator", Without: slices.Concat(wires, server)},
-		{Package: "cmd/gavel", Without: []string{"github.com/compose-spec", "testing"}},
+		{Package: "cmd/gavel", Without: []string{"github.com/compose-spec", "testing", plots}},
 	}
 }

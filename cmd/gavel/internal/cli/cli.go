@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/gavel-tx/gavel/cmd/gavel/internal/benchcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/build"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/coordinatorcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/demo"
@@ -73,10 +74,12 @@ all of it or none of it, whatever crashes.`,
 		&cobra.Group{ID: "start", Title: "Start:"},
 		&cobra.Group{ID: "use", Title: "Use:"},
 		&cobra.Group{ID: "repair", Title: "Repair:"},
+		&cobra.Group{ID: "measure", Title: "Measure:"},
 	)
 	add(root, "start", demo.Command(io), coordinatorcmd.Command(io), participantcmd.Command(io))
 	add(root, "use", txcmd.Command(io))
 	add(root, "repair", recovercmd.Command(io), logcmd.Command(io))
+	add(root, "measure", benchcmd.Command(io))
 	root.AddCommand(versionCommand(io), exitCodes())
 	root.SetFlagErrorFunc(flagError)
 	root.InitDefaultHelpCmd()

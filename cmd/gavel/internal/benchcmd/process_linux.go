@@ -1,0 +1,9 @@
+package benchcmd
+
+import "syscall"
+
+// attributes put the process into a group of its own, so that a Ctrl-C reaches only the benchmark,
+// which ends it in its own time; and make the kernel end it if the benchmark itself is killed.
+func attributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}

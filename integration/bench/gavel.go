@@ -1,0 +1,111 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/pgxtx"
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// timed is a coordinator that marks when a client hears its answer to Begin, and when it has all
+// votes: it asks for the commit then.
+type timed struct{ decider }
+
+// Begin is the decider's.
+func (d timed) Begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, error) {
+	defer reached(ctx, PhaseBegin)
+	return d.decider.Begin(ctx, r)
+}
+
+// Commit is the decider's.
+func (d timed) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
+	reached(ctx, PhasePrepare)
+	return d.decider.Commit(ctx, r)
+}
+
+// inTx is a transfer as an application of gavel makes it.
+type inTx struct {
+	client *client.Client
+	dbs    []*pgxtx.DB
+}
+
+func openServer(ack txn.AckLevel) func(context.Context, *world, int, int) (Line, error) {
+	return func(_ context.Context, w *world, _, databases int) (Line, error) {
+		return newInTx(w, w.server, ack, databases), nil
+	}
+}
+
+func openEmbedded(ack txn.AckLevel) func(context.Context, *world, int, int) (Line, error) {
+	return func(_ context.Context, w *world, _, databases int) (Line, error) {
+		return newInTx(w, w.embedded, ack, databases), nil
+	}
+}
+
+func newInTx(w *world, d decider, ack txn.AckLevel, databases int) inTx {
+	l := inTx{client: client.New(d, client.Ack(ack))}
+	for _, b := range w.banks[:databases] {
+		l.dbs = append(l.dbs, b.db)
+	}
+	return l
+}
+
+// Transfer runs the statements at all databases at once, as the floor does.
+func (l inTx) Transfer(ctx context.Context, _ int, t Transfer) error {
+	return l.client.InTx(ctx, func(ctx context.Context) error {
+		defer reached(ctx, PhaseSQL)
+		return errors.Join(each(len(l.dbs), func(i int) error {
+			_, err := l.dbs[i].Exec(ctx, addSQL, t.change(i), t.Accounts[i])
+			return err
+		})...)
+	})
+}
+
+func (inTx) Close() {}
+
+// oneResource is a transfer within the first database, through the SDK.
+type oneResource struct {
+	client *client.Client
+	db     *pgxtx.DB
+}
+
+func openOneResource(_ context.Context, w *world, _, _ int) (Line, error) {
+	return oneResource{client.New(w.server), w.banks[0].db}, nil
+}
+
+// Transfer does what plainPool does.
+func (l oneResource) Transfer(ctx context.Context, _ int, t Transfer) error {
+	return l.client.InTx(ctx, func(ctx context.Context) error {
+		defer reached(ctx, PhaseSQL)
+		for _, i := range order(t) {
+			if _, err := l.db.Exec(ctx, addSQL, t.change(i), t.Accounts[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (oneResource) Close() {}
+
+// emptyRPC is no transfer at all: what it costs to be heard by the coordinator process.
+type emptyRPC struct{ health healthpb.HealthClient }
+
+func openEmptyRPC(_ context.Context, w *world, _, _ int) (Line, error) {
+	return emptyRPC{healthpb.NewHealthClient(w.health)}, nil
+}
+
+// Transfer moves nothing.
+func (l emptyRPC) Transfer(ctx context.Context, _ int, _ Transfer) error {
+	r, err := l.health.Check(ctx, &healthpb.HealthCheckRequest{})
+	if err == nil && r.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		err = fmt.Errorf("the coordinator is %s", r.GetStatus())
+	}
+	return err
+}
+
+func (emptyRPC) Close() {}
