@@ -29,10 +29,15 @@ import (
 type branch struct {
 	db   *DB
 	conn *pgxpool.Conn
-	tx   pgx.Tx
+	// begin is how it begins.
+	begin pgbranch.BeginOptions
+	// ready: the statements of pgbranch are prepared on conn.
+	ready bool
 
 	mu struct {
 		sync.Mutex
+		// tx is set when the branch has begun.
+		tx           pgx.Tx
 		inside, open bool
 		// closed: the application has no say any more. orphaned: a call was inside at that moment.
 		closed, orphaned bool
@@ -42,8 +47,8 @@ type branch struct {
 		wrote bool
 		// failure is why the branch can only roll back although the server does not know it.
 		failure *failure
-		// last is the last error that the server gave. It is told if the branch turns out to have
-		// failed.
+		// last is the last error that the server gave, but for its complaints about an earlier one.
+		// It is told if the branch turns out to have failed.
 		last *pgconn.PgError
 	}
 }
@@ -54,6 +59,9 @@ type failure struct {
 	err   error
 	depth int
 }
+
+// failedTransaction is the SQLSTATE of a statement in a transaction that had failed before.
+const failedTransaction = "25P02"
 
 // unhealable is the depth of a failure that no savepoint undoes.
 const unhealable = -1
@@ -73,9 +81,9 @@ func (b *branch) enter(texts ...string) error {
 		b.fail(ErrBusy)
 		return ErrBusy
 	}
-	if f := b.mu.failure; f != nil && f.err == ErrEnded {
+	if f := b.mu.failure; f != nil && (f.err == ErrEnded || errors.Is(f.err, errNotBegun)) {
 		// The session is outside of any transaction: the statement would commit by itself.
-		return ErrEnded
+		return f.err
 	}
 	for _, sql := range texts {
 		if err := checkText(sql); err != nil {
@@ -146,11 +154,12 @@ func (b *branch) note(tag pgconn.CommandTag, err error) {
 	if err != nil || !(tag.Select() || tag.String() == "SHOW") {
 		b.mu.wrote = true
 	}
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok &&
+		(b.mu.last == nil || pg.Code != failedTransaction) {
 		b.mu.last = pg
 	}
 	switch {
-	case b.pg().IsClosed():
+	case b.pg().IsClosed(), b.mu.failure != nil && errors.Is(b.mu.failure.err, errNotBegun):
 	case status == 'I':
 		b.mu.failure = &failure{ErrEnded, unhealable}
 	case err != nil && status == 'T':
@@ -210,6 +219,8 @@ func (b *branch) close() error {
 		return errOpenRows
 	case b.mu.failure != nil:
 		return b.mu.failure.err
+	case b.mu.tx == nil:
+		return nil
 	case b.pg().TxStatus() != 'T':
 		return errSwallowed
 	}
@@ -246,6 +257,9 @@ func (b *branch) Review(ctx context.Context) client.Review {
 	}
 	if b.wrote() {
 		return client.Review{Finding: client.FoundWriter}
+	}
+	if b.pgxTx() == nil {
+		return client.Review{Finding: client.FoundReader}
 	}
 	reader, err := b.reader(ctx)
 	switch {
@@ -293,7 +307,8 @@ func (b *branch) explain(err error) client.Ending {
 	b.mu.Lock()
 	last := b.mu.last
 	b.mu.Unlock()
-	if last != nil && (errors.Is(err, errSwallowed) || errors.Is(err, errSession)) {
+	told := errors.Is(err, errSwallowed) || errors.Is(err, errSession)
+	if last != nil && told {
 		e.Err, e.SQLState = errors.Join(err, last), last.Code
 		e.Reason += ": " + last.Message
 	}
@@ -309,7 +324,9 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 		b.rollBack(ctx)
 		return b.explain(err)
 	}
-	v := pgbranch.Prepare(ctx, b.pg(), name, b.db.prepare)
+	how := b.db.prepare
+	how.Ready = b.ready
+	v := pgbranch.Prepare(ctx, b.pg(), name, how)
 	lost, ok := errors.AsType[*pgbranch.TransportError](v.Err)
 	if v.Vote == txn.VoteUnknown && ok && !lost.Sent {
 		// Nothing was sent, so that nothing is prepared, and ends here without effect.
@@ -330,7 +347,12 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 // Finish implements client.Branch.
 func (b *branch) Finish(ctx context.Context, commit bool) client.Ending {
 	err := b.close()
-	if err == nil && commit {
+	switch {
+	case err == nil && commit && b.pgxTx() == nil:
+		// Nothing was ever sent.
+		b.release()
+		return client.Ending{Standing: txn.StandingCommitted}
+	case err == nil && commit:
 		return b.commit(ctx)
 	}
 	b.rollBack(ctx)
@@ -344,10 +366,10 @@ func (b *branch) Finish(ctx context.Context, commit bool) client.Ending {
 // for a ROLLBACK is closed, and its server does the same on its own.
 func (b *branch) rollBack(ctx context.Context) {
 	b.mu.Lock()
-	conn, usable := b.conn, b.conn != nil && !b.mu.orphaned && !b.mu.open
+	tx, conn, usable := b.mu.tx, b.conn, b.conn != nil && !b.mu.orphaned && !b.mu.open
 	b.mu.Unlock()
 	if usable && !conn.Conn().IsClosed() && conn.Conn().PgConn().TxStatus() != 'I' {
-		_ = b.tx.Rollback(ctx)
+		_ = tx.Rollback(ctx)
 	}
 	b.mu.Lock()
 	if b.mu.open && !b.mu.orphaned {

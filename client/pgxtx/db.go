@@ -65,9 +65,9 @@ type statements interface {
 
 // at finds where the statements of ctx belong.
 func (db *DB) at(ctx context.Context) (statements, error) {
-	tx, err := db.Tx(ctx)
+	b, err := db.branch(ctx)
 	if err == nil {
-		return tx, nil
+		return &tx{b: b}, nil
 	}
 	if db.autocommit && !inTransaction(err) {
 		return db.pool, nil
@@ -133,6 +133,25 @@ func (db *DB) CopyFrom(
 // Conn and LargeObjects lead around the bookkeeping: what they return must not be used beside other
 // calls nor after the function of InTx has returned.
 func (db *DB) Tx(ctx context.Context) (pgx.Tx, error) {
+	b, err := db.branch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if b.pgxTx() == nil {
+		if err := b.enter(); err != nil {
+			return nil, err
+		}
+		b.use(func() { err = b.start(ctx) })
+		b.leave(harmless(), err)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &tx{b: b, Tx: b.pgxTx()}, nil
+}
+
+// branch is that of ctx's transaction at this database.
+func (db *DB) branch(ctx context.Context) (*branch, error) {
 	joined, err := client.Join(ctx, db.resource, db.open)
 	if err != nil {
 		return nil, err
@@ -144,25 +163,39 @@ func (db *DB) Tx(ctx context.Context) (pgx.Tx, error) {
 		client.Fail(ctx, err)
 		return nil, err
 	}
-	return &tx{b: b, Tx: b.tx}, nil
+	return b, nil
 }
 
-// open begins a branch on a connection of the pool.
+// open takes a connection of the pool for a branch. Nothing is sent on it before the branch's first
+// statement.
 func (db *DB) open(ctx context.Context, o client.OpenOptions) (client.Branch, error) {
 	conn, err := db.pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("pgxtx: %s: get a connection: %w", db.resource, err)
 	}
-	// pgx begins, so that there is a pgx.Tx, but with the words of pgbranch. A connection on which
-	// BEGIN failed is idle, or the pool closes it.
-	begin := pgbranch.BeginSQL(pgbranch.BeginOptions{
-		Isolation: pgbranch.Isolation(o.Level), ReadOnly: o.ReadOnly,
-		IdleTimeout: o.IdleTimeout, ID: o.ID,
-	})
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})
+	ready, err := statementsReady(ctx, conn.Conn())
 	if err != nil {
 		conn.Release()
-		return nil, fmt.Errorf("pgxtx: %s: begin a branch: %w", db.resource, err)
+		return nil, fmt.Errorf("pgxtx: %s: begin a branch: prepare its statements: %w",
+			db.resource, err)
 	}
-	return &branch{db: db, conn: conn, tx: tx}, nil
+	return &branch{db: db, conn: conn, ready: ready, begin: pgbranch.BeginOptions{
+		Isolation: pgbranch.Isolation(o.Level), ReadOnly: o.ReadOnly,
+		IdleTimeout: o.IdleTimeout, ID: o.ID,
+	}}, nil
+}
+
+// statementsReady prepares what a branch is prepared with, once for each connection. Where the pool
+// was told not to keep statements, there may be a pooler between that cannot.
+func statementsReady(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
+		return false, nil
+	}
+	for name, sql := range pgbranch.Statements() {
+		// pgx sends nothing for one that it has prepared already.
+		if _, err := conn.Prepare(ctx, name, sql); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }

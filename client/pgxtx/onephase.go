@@ -37,12 +37,12 @@ func (b *branch) commit(ctx context.Context) client.Ending {
 	var mark pgbranch.Mark
 	if b.wrote() {
 		var err error
-		if mark, err = pgbranch.MarkTransaction(ctx, b.pg()); err != nil {
+		if mark, err = pgbranch.MarkTransaction(ctx, b.pg(), b.ready); err != nil {
 			b.rollBack(ctx)
 			return rolledBack(err, "the session failed before COMMIT was sent") // (not sent)
 		}
 	}
-	err := b.tx.Commit(ctx)
+	err := b.pgxTx().Commit(ctx)
 	_, fromServer := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case err == nil:

@@ -16,7 +16,9 @@ type rows struct {
 	b *branch
 	// inBatch: their end leaves the batch results open.
 	inBatch bool
-	ended   bool
+	// tail, if not nil, reads what comes behind them.
+	tail  func()
+	ended bool
 	// err is ours; pgx's own stays in Rows.
 	err error
 }
@@ -31,6 +33,9 @@ func (r *rows) touch(f func()) bool {
 		return false
 	}
 	r.b.use(f)
+	if r.ended && r.tail != nil {
+		r.b.use(r.tail)
+	}
 	if r.ended {
 		r.finish()
 	} else {

@@ -8,7 +8,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// tx is a branch, or a savepoint in it, as a pgx.Tx. The embedded Tx is pgx's own for the same.
+// tx is a branch, or a savepoint in it, as a pgx.Tx. The embedded Tx is pgx's own for the same; it
+// is nil for a branch that had not begun when its handle was made, which only the package has.
 type tx struct {
 	pgx.Tx
 	b *branch
@@ -86,7 +87,13 @@ func (t *tx) Exec(
 	if err = t.b.enter(sql); err != nil {
 		return tag, err
 	}
-	t.b.use(func() { tag, err = t.Tx.Exec(ctx, sql, args...) })
+	t.b.use(func() {
+		if t.pgx() == nil && len(args) > 0 && t.b.mayStart(args) {
+			tag, err = t.b.startExec(ctx, sql, args)
+		} else if err = t.b.start(ctx); err == nil {
+			tag, err = t.pgx().Exec(ctx, sql, args...)
+		}
+	})
 	t.b.leave(tag, err)
 	return tag, err
 }
@@ -97,14 +104,31 @@ func (t *tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, erro
 		return noRows{err}, err
 	}
 	var inner pgx.Rows
+	var tail func()
 	var err error
-	t.b.use(func() { inner, err = t.Tx.Query(ctx, sql, args...) })
+	t.b.use(func() {
+		if t.pgx() == nil && t.b.mayStart(args) {
+			inner, tail, err = t.b.startQuery(ctx, sql, args)
+		} else if err = t.b.start(ctx); err == nil {
+			inner, err = t.pgx().Query(ctx, sql, args...)
+		} else {
+			inner = noRows{err}
+		}
+	})
 	if err != nil {
 		t.b.leave(pgconn.CommandTag{}, err)
 		return inner, err
 	}
 	t.b.pause()
-	return &rows{Rows: inner, b: t.b}, nil
+	return &rows{Rows: inner, b: t.b, tail: tail}, nil
+}
+
+// pgx is pgx's own transaction or savepoint, or nil before the branch has begun.
+func (t *tx) pgx() pgx.Tx {
+	if t.Tx != nil {
+		return t.Tx
+	}
+	return t.b.pgxTx()
 }
 
 // QueryRow is pgx's.
@@ -123,7 +147,18 @@ func (t *tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 		return pgx.FailedBatchResults(b, err)
 	}
 	var inner pgx.BatchResults
-	t.b.use(func() { inner = t.Tx.SendBatch(ctx, b) })
+	var err error
+	t.b.use(func() {
+		if t.pgx() == nil && t.b.mayStart(nil) && !beginsTx(b) {
+			inner, err = t.b.startWith(ctx, b.QueuedQueries)
+		} else if err = t.b.start(ctx); err == nil {
+			inner = t.pgx().SendBatch(ctx, b)
+		}
+	})
+	if err != nil {
+		t.b.leave(pgconn.CommandTag{}, err)
+		return pgx.FailedBatchResults(b, err)
+	}
 	t.b.pause()
 	return &batch{BatchResults: inner, b: t.b}
 }
@@ -135,7 +170,11 @@ func (t *tx) CopyFrom(
 	if err = t.b.enter(); err != nil {
 		return 0, err
 	}
-	t.b.use(func() { n, err = t.Tx.CopyFrom(ctx, table, columns, src) })
+	t.b.use(func() {
+		if err = t.b.start(ctx); err == nil {
+			n, err = t.pgx().CopyFrom(ctx, table, columns, src)
+		}
+	})
 	t.b.leave(pgconn.NewCommandTag("COPY"), err)
 	return n, err
 }

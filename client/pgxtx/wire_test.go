@@ -136,7 +136,7 @@ func restart(t *testing.T, s *pghost.Server) {
 }
 
 func TestTheMarkIsLostBeforeCommitIsSent(t *testing.T) {
-	bk := (&fault{text: "pg_postmaster_start_time", delivered: true}).atB(t)
+	bk := (&fault{text: "\x00gavel_mark\x00\x00\x00", delivered: true}).atB(t)
 	e := wantAborted(t, bk.client.InTx(t.Context(), bk.creditOnly))
 	if e.Resource != "bank_b" {
 		t.Errorf("%+v", e)

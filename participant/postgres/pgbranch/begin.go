@@ -35,9 +35,43 @@ type BeginOptions struct {
 	ID txn.ID
 }
 
+// Step is one of the statements that begin a branch.
+type Step struct {
+	SQL  string
+	Args []any
+}
+
+// BeginSteps are the statements that begin a branch, BEGIN first. They may be sent together with
+// the branch's first statement. Their texts vary little, so that they may be prepared.
+func BeginSteps(o BeginOptions) []Step {
+	steps := []Step{{SQL: beginText(o)}}
+	if o.IdleTimeout > 0 {
+		// A fraction of a millisecond must not become 0, which means "never".
+		ms := max(o.IdleTimeout.Milliseconds(), 1)
+		steps = append(steps, Step{SQL: "SET LOCAL idle_in_transaction_session_timeout = " +
+			strconv.FormatInt(ms, 10)})
+	}
+	if !o.ID.IsZero() {
+		steps = append(steps, Step{SQL: "SELECT pg_advisory_xact_lock_shared($1, $2)",
+			Args: []any{TagKey(o.ID.Log()), int32(uint32(o.ID.Seq()))}})
+	}
+	return steps
+}
+
 // BeginSQL is the text of the message that begins a branch: one simple Query message, one round
 // trip.
 func BeginSQL(o BeginOptions) string {
+	var texts []string
+	for _, s := range BeginSteps(o) {
+		if len(s.Args) > 0 {
+			s.SQL = TagSQL(o.ID)
+		}
+		texts = append(texts, s.SQL)
+	}
+	return strings.Join(texts, "; ")
+}
+
+func beginText(o BeginOptions) string {
 	var b strings.Builder
 	b.WriteString("BEGIN")
 	switch o.Isolation {
@@ -49,16 +83,6 @@ func BeginSQL(o BeginOptions) string {
 	}
 	if o.ReadOnly {
 		b.WriteString(" READ ONLY")
-	}
-	if o.IdleTimeout > 0 {
-		// A fraction of a millisecond must not become 0, which means "never".
-		ms := max(o.IdleTimeout.Milliseconds(), 1)
-		b.WriteString(
-			"; SET LOCAL idle_in_transaction_session_timeout = " + strconv.FormatInt(ms, 10),
-		)
-	}
-	if !o.ID.IsZero() {
-		b.WriteString("; " + TagSQL(o.ID))
 	}
 	return b.String()
 }

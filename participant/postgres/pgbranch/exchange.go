@@ -19,7 +19,7 @@ type result struct {
 	warning string
 }
 
-// reply is what one Query message answered: its statements up to the first that failed, and that
+// reply is what one message answered: its statements up to the first that failed, and that
 // error.
 type reply struct {
 	results []result
@@ -49,6 +49,44 @@ func (r reply) cells(columns int) ([]string, error) {
 // cancel request, which makes a PREPARE or COMMIT PREPARED that waits for its synchronous standby
 // report success.
 func exchange(ctx context.Context, conn *pgconn.PgConn, queries ...string) ([]reply, error) {
+	messages := make([]message, len(queries))
+	for i, q := range queries {
+		messages[i] = func(f *pgproto3.Frontend) { f.SendQuery(&pgproto3.Query{String: q}) }
+	}
+	return send(ctx, conn, messages...)
+}
+
+// message writes what is answered by one reply: a Query, or statements with a Sync behind them.
+type message func(*pgproto3.Frontend)
+
+// statement is one of several that are sent with one Sync: the text of an utility command, or the
+// name of a prepared statement and its parameters, all of them text.
+type statement struct {
+	sql, prepared string
+	parameters    []string
+}
+
+// together makes one message of statements, each of them bound and executed. They share the fate of
+// one Query with all of them: the first that fails ends it.
+func together(statements ...statement) message {
+	return func(f *pgproto3.Frontend) {
+		for _, s := range statements {
+			if s.prepared == "" {
+				f.SendParse(&pgproto3.Parse{Query: s.sql})
+			}
+			bind := pgproto3.Bind{PreparedStatement: s.prepared}
+			for _, p := range s.parameters {
+				bind.Parameters = append(bind.Parameters, []byte(p))
+			}
+			f.SendBind(&bind)
+			f.SendExecute(&pgproto3.Execute{})
+		}
+		f.SendSync(&pgproto3.Sync{})
+	}
+}
+
+// send is exchange for any kind of message.
+func send(ctx context.Context, conn *pgconn.PgConn, messages ...message) ([]reply, error) {
 	switch {
 	case conn.IsClosed():
 		return nil, &TransportError{Err: errClosed}
@@ -58,7 +96,7 @@ func exchange(ctx context.Context, conn *pgconn.PgConn, queries ...string) ([]re
 		return nil, &TransportError{Err: context.Cause(ctx)}
 	}
 	guard := watch(ctx, conn)
-	replies, err := roundTrip(conn, queries)
+	replies, err := roundTrip(conn, messages)
 	guard.release()
 	if err != nil {
 		// Close without a context: one that has ended would make pgconn send the cancel request
@@ -72,15 +110,15 @@ func exchange(ctx context.Context, conn *pgconn.PgConn, queries ...string) ([]re
 	return replies, nil
 }
 
-func roundTrip(conn *pgconn.PgConn, queries []string) ([]reply, error) {
-	for _, q := range queries {
-		conn.Frontend().SendQuery(&pgproto3.Query{String: q})
+func roundTrip(conn *pgconn.PgConn, messages []message) ([]reply, error) {
+	for _, write := range messages {
+		write(conn.Frontend())
 	}
 	if err := conn.Frontend().Flush(); err != nil {
 		return nil, err
 	}
-	replies := make([]reply, 0, len(queries))
-	for range queries {
+	replies := make([]reply, 0, len(messages))
+	for range messages {
 		r, err := receive(conn)
 		replies = append(replies, r)
 		if err != nil {

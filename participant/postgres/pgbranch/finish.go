@@ -43,23 +43,29 @@ type Finished struct {
 // Finish commits or rolls back prepared transactions, in one round trip, each by itself: PostgreSQL
 // allows no two in one transaction, and one's failure does not touch the others. If role is not
 // empty, it is taken for the time of the call, by SET ROLE. The connection must be idle, outside of
-// a transaction.
+// a transaction, and used for nothing that changes its settings: it keeps, for its life, those that
+// make warnings visible and commits wait for a standby.
 //
 // The answer has one element per name. The end of ctx closes the connection, sends no cancel
 // request, and leaves what was not answered FinishUnknown.
 func Finish(
 	ctx context.Context, conn *pgconn.PgConn, role string, commit bool, names []txn.Name,
 ) []Finished {
-	replies, err := exchange(ctx, conn, finishSQL(role, commit, names)...)
+	settled, _ := conn.CustomData()[settledKey].(bool)
+	before := beforeFinish(role, settled)
+	replies, err := exchange(ctx, conn, finishSQL(before, role, commit, names)...)
+	if !settled && len(replies) > 0 && replies[0].err == nil {
+		settled = true
+		conn.CustomData()[settledKey] = true
+	}
 	done := make([]Finished, len(names))
 	for i := range done {
-		// The first two replies are the settings and the role.
-		if at := i + 2; at < len(replies) {
-			done[i] = finished(replies[at], commit, replies[0].err == nil)
-			if done[i].Result == FinishForeign {
+		if at := i + len(before); at < len(replies) {
+			done[i] = finished(replies[at], commit, settled)
+			if done[i].Result == FinishForeign && role != "" {
 				// That the role could not be taken explains the refusal better than the refusal
 				// does.
-				done[i].Err = errors.Join(replies[1].error(), done[i].Err)
+				done[i].Err = errors.Join(replies[len(before)-1].error(), done[i].Err)
 			}
 		}
 		if done[i].Result == FinishUnknown && done[i].Err == nil {
@@ -69,21 +75,34 @@ func Finish(
 	return done
 }
 
-func finishSQL(role string, commit bool, names []txn.Name) []string {
+// settledKey is where a connection remembers that it has the settings.
+const settledKey = "github.com/gavel-tx/gavel/participant/postgres/pgbranch.settled"
+
+// beforeFinish comes before the branches: the settings, once for each connection, and then the
+// role, if there is one to take.
+func beforeFinish(role string, settled bool) (queries []string) {
+	if !settled {
+		queries = append(queries, keepSettings(false))
+	}
+	if role != "" {
+		queries = append(queries, "SET ROLE "+QuoteIdentifier(role))
+	}
+	return queries
+}
+
+func finishSQL(before []string, role string, commit bool, names []txn.Name) []string {
 	verb := "ROLLBACK PREPARED "
 	if commit {
 		verb = "COMMIT PREPARED "
 	}
-	queries := make([]string, 0, len(names)+3)
-	if role == "" {
-		queries = append(queries, keepSettings(false), "RESET ROLE")
-	} else {
-		queries = append(queries, keepSettings(false), "SET ROLE "+QuoteIdentifier(role))
-	}
+	queries := append(make([]string, 0, len(before)+len(names)+1), before...)
 	for _, name := range names {
 		queries = append(queries, verb+nameLiteral(name))
 	}
-	return append(queries, "RESET ROLE")
+	if role != "" {
+		queries = append(queries, "RESET ROLE")
+	}
+	return queries
 }
 
 // finished reads one reply. Only the expected tag without a warning is done; without the settings a

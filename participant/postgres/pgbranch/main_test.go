@@ -95,6 +95,7 @@ func newName() txn.Name {
 type session struct {
 	*pgconn.PgConn
 	t       *testing.T
+	ready   bool
 	notices []string
 }
 
@@ -182,7 +183,38 @@ func (s *session) write() int {
 
 func (s *session) prepare(name txn.Name) pgbranch.Verdict {
 	s.t.Helper()
-	return pgbranch.Prepare(s.t.Context(), s.PgConn, name, pgbranch.PrepareOptions{})
+	return s.prepareWith(name, pgbranch.PrepareOptions{})
+}
+
+func (s *session) prepareWith(name txn.Name, o pgbranch.PrepareOptions) pgbranch.Verdict {
+	s.t.Helper()
+	o.Ready = s.ready
+	return pgbranch.Prepare(s.t.Context(), s.PgConn, name, o)
+}
+
+// bothWays runs a test with sessions that have the statements of a Prepare prepared, and without.
+func bothWays(t *testing.T, test func(t *testing.T, open func(role string) *session)) {
+	for _, ready := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ready=%v", ready), func(t *testing.T) {
+			test(t, func(role string) *session {
+				s := open(t, srv, role)
+				s.makeReady(ready)
+				return s
+			})
+		})
+	}
+}
+
+func (s *session) makeReady(ready bool) {
+	s.t.Helper()
+	if s.ready = ready; !ready {
+		return
+	}
+	for name, sql := range pgbranch.Statements() {
+		if _, err := s.Prepare(s.t.Context(), name, sql, nil); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // mustPrepare prepares a branch with one write and returns its name and evidence.

@@ -21,21 +21,25 @@ type Mark struct {
 	Life string
 }
 
-// markColumns name a life of the server by two times. The postmaster's start alone is not enough:
+// lifeColumn names a life of the server by two times. The postmaster's start alone is not enough:
 // when a backend crashes, the postmaster lives on and puts the server through crash recovery, which
 // gives out numbers again. That recovery does reset the statistics, so that their reset time tells.
 // Somebody may also reset them by hand; then the answer is unknown where it could have been known,
 // which is safe.
 const (
-	markColumns = identityColumns + `, pg_postmaster_start_time()::text || ' ' ||
+	lifeColumn = `pg_postmaster_start_time()::text || ' ' ||
 		pg_stat_get_bgwriter_stat_reset_time()::text`
-	markSQL = `SELECT pg_current_xact_id()::text, ` + markColumns + ` FROM ` + identityTables
+	// markSQL has the parameters of evidenceSQL, and an expected identity is none.
+	markSQL = `SELECT pg_current_xact_id()::text, ` + whoColumns + `, ` + lifeColumn
 )
 
 // MarkTransaction reads the mark of the open transaction. It must return before COMMIT is sent, and
-// is worth a round trip only if the transaction has written.
-func MarkTransaction(ctx context.Context, conn *pgconn.PgConn) (Mark, error) {
-	replies, err := exchange(ctx, conn, markSQL)
+// is worth a round trip only if the transaction has written. Ready is that of [PrepareOptions].
+func MarkTransaction(ctx context.Context, conn *pgconn.PgConn, ready bool) (Mark, error) {
+	b := known(conn)
+	mark := statement{sql: markSQL, prepared: markName,
+		parameters: []string{b.name, b.identity, ""}}
+	replies, err := send(ctx, conn, all(ready, mark))
 	if err != nil {
 		return Mark{}, err
 	}
@@ -47,7 +51,7 @@ func MarkTransaction(ctx context.Context, conn *pgconn.PgConn) (Mark, error) {
 	if m.XID, err = strconv.ParseUint(row[0], 10, 64); err != nil {
 		return Mark{}, fmt.Errorf("%w: transaction number %q", ErrProtocol, row[0])
 	}
-	m.Identity, err = parseIdentity(row[1], row[2])
+	m.Identity, err = learn(conn, row[1], row[2])
 	return m, err
 }
 
@@ -58,7 +62,7 @@ func OneFinished(ctx context.Context, conn *pgconn.PgConn, m Mark) (Answer, erro
 	// The number is asked for before the life: were the server to restart between the two, the
 	// connection would be lost, so that both are of one life anyway.
 	replies, err := exchange(ctx, conn, statusSQL(m.XID),
-		`SELECT `+markColumns+` FROM `+identityTables)
+		`SELECT `+identityColumns+`, `+lifeColumn+` FROM `+identityTables)
 	if err != nil {
 		return Answer{}, err
 	}

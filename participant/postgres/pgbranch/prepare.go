@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/gavel-tx/gavel/txn"
 	"github.com/gavel-tx/gavel/txn/mutant"
@@ -21,7 +23,23 @@ type PrepareOptions struct {
 	OwnerRole string
 	// Expect, if not zero, is the database that was registered. Another one prepares nothing.
 	Expect txn.Identity
+	// Ready says that the statements of [Statements] are prepared on the connection, under their
+	// names. They save the server the planning of two statements for each branch.
+	Ready bool
 }
+
+// Statements are texts that a connection may have prepared for [PrepareOptions.Ready], by name.
+func Statements() map[string]string {
+	return map[string]string{
+		evidenceName: evidenceSQL, positionName: positionSQL, markName: markSQL,
+	}
+}
+
+const (
+	evidenceName = "gavel_evidence"
+	positionName = "gavel_position"
+	markName     = "gavel_mark"
+)
 
 // Verdict is the answer to Prepare. A vote is never a bare bool or error: see [txn.Vote].
 type Verdict struct {
@@ -40,14 +58,14 @@ type Verdict struct {
 const (
 	tagPrepared = "PREPARE TRANSACTION"
 	// columns of the statement before PREPARE and of the one after it.
-	beforeColumns, afterColumns = 6, 2
+	beforeColumns, afterColumns = 5, 2
 )
 
 // Prepare prepares the transaction that is open on conn, under name, and votes. It is one round
 // trip:
 //
 //	SET CONSTRAINTS ALL IMMEDIATE;      deferred triggers run now, as the application's role
-//	SELECT number, identity, settings;  evidence, the guard; warnings and replication waits on
+//	SELECT number, identity, settings;  evidence, the guard; warnings and waits for standbys on
 //	SET LOCAL ROLE owner;               only where an owner is configured
 //	PREPARE TRANSACTION 'name';
 //	SELECT position                     evidence
@@ -78,7 +96,7 @@ func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 				"the connection: a COMMIT or ROLLBACK of its own has ended it",
 		} // (unsent)
 	}
-	replies, err := exchange(ctx, conn, prepareSQL(name, o))
+	replies, err := send(ctx, conn, prepareMessage(name, o, known(conn)))
 	if len(replies) == 0 {
 		return unsent(err)
 	}
@@ -96,7 +114,7 @@ func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 	case err != nil:
 		return lost(err) // (cut)
 	}
-	ev, evErr := prepareEvidence(r, at)
+	ev, evErr := prepareEvidence(conn, r, at)
 	if evErr != nil {
 		return lost(evErr) // (cut)
 	}
@@ -114,34 +132,102 @@ func prepareIndex(o PrepareOptions) int {
 	return 2
 }
 
-func prepareSQL(name txn.Name, o PrepareOptions) string {
-	var b strings.Builder
-	b.WriteString("SET CONSTRAINTS ALL IMMEDIATE;\n")
-	settings := strings.TrimPrefix(keepSettings(true), "SELECT ")
-	fmt.Fprintf(&b, "SELECT pg_current_xact_id()::text, %s, %s, %s FROM %s;\n",
-		identityColumns, settings, guardColumn(o.Expect), identityTables)
+// evidenceSQL has the parameters of whoColumns. Its columns are the transaction's number, those
+// two, and two that only keep settings.
+var evidenceSQL = `SELECT pg_current_xact_id()::text, ` + whoColumns + `, ` +
+	strings.TrimPrefix(keepSettings(true), "SELECT ")
+
+// whoColumns are the identity of the server and its backend, by three parameters: the backend whose
+// identity is known, that identity, and the identity that is expected; the empty string stands for
+// none.
+//
+// Reading the identity costs the server a look at a file, and it is that of a backend for as long
+// as the backend lives; so it is read once for each of them. A pooler between may give every
+// transaction another backend, which is why the answer is tied to the backend itself, and not to
+// the connection.
+//
+// Another database than the expected one fails the statement, and with it the whole message, before
+// PREPARE is reached. A check after PREPARE would come too late: a crash in between leaves a
+// prepared transaction in a database that nobody sweeps. The failing cast depends on a column,
+// since constants are evaluated before CASE is.
+const (
+	whoColumns = `CASE WHEN ` + backendColumn + ` = $1::text THEN $2::text ELSE (
+			SELECT CASE WHEN $3::text IN ('', found) THEN found
+				ELSE ('not the registered database: ' || found)::int::text END
+			FROM (SELECT c.system_identifier || '/' || d.oid AS found
+				FROM ` + identityTables + `) AS who
+		) END,
+		` + backendColumn
+
+	// backendColumn tells one backend from every other one, of this server and of others.
+	backendColumn = `pg_backend_pid() || ' ' || extract(epoch FROM pg_postmaster_start_time())`
+
+	positionSQL = "SELECT " + positionColumns
+)
+
+// backend is whose identity a connection has learnt. Both are of digits and a sign between them.
+type backend struct{ name, identity string }
+
+// backendKey is where a connection keeps its backend.
+const backendKey = "github.com/gavel-tx/gavel/participant/postgres/pgbranch.backend"
+
+func known(conn *pgconn.PgConn) backend {
+	b, _ := conn.CustomData()[backendKey].(backend)
+	return b
+}
+
+// learn reads an identity, and keeps it with its backend.
+func learn(conn *pgconn.PgConn, identity, name string) (txn.Identity, error) {
+	system, database, _ := strings.Cut(identity, "/")
+	id, err := parseIdentity(system, database)
+	if err == nil && strings.Trim(name, "0123456789. ") == "" {
+		conn.CustomData()[backendKey] = backend{name, identity}
+	}
+	return id, err
+}
+
+// prepareMessage is everything up to the evidence behind PREPARE.
+func prepareMessage(name txn.Name, o PrepareOptions, b backend) message {
+	expect := ""
+	if !o.Expect.IsZero() {
+		expect = fmt.Sprintf("%d/%d", o.Expect.System, o.Expect.Database)
+	}
+	if expect != "" && b.identity != expect {
+		// The server is to look, and to fail.
+		b = backend{}
+	}
+	var role []statement
 	if o.OwnerRole != "" {
-		fmt.Fprintf(&b, "SET LOCAL ROLE %s;\n", QuoteIdentifier(o.OwnerRole))
+		role = []statement{{sql: "SET LOCAL ROLE " + QuoteIdentifier(o.OwnerRole)}}
 	}
-	fmt.Fprintf(&b, "%s %s;\nSELECT %s", tagPrepared, nameLiteral(name), positionColumns)
-	return b.String()
+	return all(o.Ready, slices.Concat([]statement{
+		{sql: "SET CONSTRAINTS ALL IMMEDIATE"},
+		{sql: evidenceSQL, prepared: evidenceName,
+			parameters: []string{b.name, b.identity, expect}},
+	}, role, []statement{
+		{sql: tagPrepared + " " + nameLiteral(name)},
+		{sql: positionSQL, prepared: positionName},
+	})...)
 }
 
-// guardColumn fails the whole message, before PREPARE is reached, on a server other than the
-// expected one. A check after PREPARE would come too late: a crash in between leaves a prepared
-// transaction in a database that nobody sweeps. The failing cast depends on a column, since
-// constants are evaluated before CASE is.
-func guardColumn(want txn.Identity) string {
-	if want.IsZero() {
-		return "''"
+// all is one message of statements: bound to prepared ones if they are ready, or as a Query.
+func all(ready bool, statements ...statement) message {
+	if ready {
+		return together(statements...)
 	}
-	return fmt.Sprintf(`CASE WHEN c.system_identifier = %d AND d.oid = %d THEN ''
-		ELSE ('not the registered database: ' || c.system_identifier || '/' || d.oid)::int::text
-		END`,
-		want.System, want.Database)
+	texts := make([]string, len(statements))
+	for i, s := range statements {
+		texts[i] = s.sql
+		for n, p := range s.parameters {
+			texts[i] = strings.ReplaceAll(texts[i], fmt.Sprintf("$%d", n+1), "'"+p+"'")
+		}
+	}
+	return func(f *pgproto3.Frontend) {
+		f.SendQuery(&pgproto3.Query{String: strings.Join(texts, ";\n")})
+	}
 }
 
-func prepareEvidence(r reply, at int) (txn.Evidence, error) {
+func prepareEvidence(conn *pgconn.PgConn, r reply, at int) (txn.Evidence, error) {
 	if r.err != nil {
 		return txn.Evidence{}, r.error()
 	}
@@ -157,7 +243,7 @@ func prepareEvidence(r reply, at int) (txn.Evidence, error) {
 	if ev.XID, err = strconv.ParseUint(before[0], 10, 64); err != nil {
 		return txn.Evidence{}, fmt.Errorf("%w: transaction number %q", ErrProtocol, before[0])
 	}
-	if ev.Identity, err = parseIdentity(before[1], before[2]); err != nil {
+	if ev.Identity, err = learn(conn, before[1], before[2]); err != nil {
 		return txn.Evidence{}, err
 	}
 	ev.Position, err = parsePosition(after[0], after[1])

@@ -50,8 +50,10 @@ func TestYesCarriesEvidence(t *testing.T) {
 
 // PostgreSQL 15: PREPARE TRANSACTION of a failed transaction is no error, its tag is ROLLBACK. Here
 // an earlier statement fails already, and each way to a No must leave an idle session.
-func TestSwallowedErrorIsNo(t *testing.T) {
-	s := open(t, srv, "postgres")
+func TestSwallowedErrorIsNo(t *testing.T) { bothWays(t, testSwallowed) }
+
+func testSwallowed(t *testing.T, open func(string) *session) {
+	s := open("postgres")
 	s.write()
 	if err := s.try("SELECT 1/0"); err == nil {
 		t.Fatal("division by zero succeeded")
@@ -83,8 +85,10 @@ func TestNoTransactionIsNo(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreNoWithTheirReason(t *testing.T) {
-	holder := open(t, srv, "postgres")
+func TestRefusalsAreNoWithTheirReason(t *testing.T) { bothWays(t, testRefusals) }
+
+func testRefusals(t *testing.T, open func(string) *session) {
+	holder := open("postgres")
 	taken, _ := holder.mustPrepare()
 	for name, c := range map[string]struct {
 		sql, role string
@@ -126,7 +130,7 @@ func TestRefusalsAreNoWithTheirReason(t *testing.T) {
 			if role == "" {
 				role = "postgres"
 			}
-			s := open(t, srv, role)
+			s := open(role)
 			s.write()
 			if c.sql != "" {
 				s.run(c.sql)
@@ -135,7 +139,7 @@ func TestRefusalsAreNoWithTheirReason(t *testing.T) {
 			if as == (txn.Name{}) {
 				as = newName()
 			}
-			v := pgbranch.Prepare(t.Context(), s.PgConn, as, c.options)
+			v := s.prepareWith(as, c.options)
 			if v.Vote != txn.VoteNo || v.SQLState != c.sqlstate ||
 				!strings.Contains(v.Reason, c.reason) {
 				t.Errorf("vote %v, SQLSTATE %s, %q (%v)", v.Vote, v.SQLState, v.Reason, v.Err)
@@ -303,42 +307,6 @@ func TestSerializationFailureIsNo(t *testing.T) {
 		t.Errorf("class %v", pgbranch.Classify(vb.Err))
 	}
 	a.finish(first, false)
-}
-
-func TestAnotherDatabasePreparesNothing(t *testing.T) {
-	s := open(t, srv, "postgres")
-	place, err := pgbranch.Look(t.Context(), s.PgConn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for what, expect := range map[string]txn.Identity{
-		"another cluster":  {System: place.Identity.System + 1, Database: place.Identity.Database},
-		"another database": {System: place.Identity.System, Database: place.Identity.Database + 1},
-	} {
-		s.write()
-		name := newName()
-		v := pgbranch.Prepare(
-			t.Context(),
-			s.PgConn,
-			name,
-			pgbranch.PrepareOptions{Expect: expect},
-		)
-		if v.Vote != txn.VoteNo || !errors.Is(v.Err, pgbranch.ErrIdentity) || s.listed(name) {
-			t.Errorf("%s: vote %v, %v, listed %v", what, v.Vote, v.Err, s.listed(name))
-		}
-	}
-	s.write()
-	name := newName()
-	v := pgbranch.Prepare(
-		t.Context(),
-		s.PgConn,
-		name,
-		pgbranch.PrepareOptions{Expect: place.Identity},
-	)
-	rollbackLater(t, name)
-	if v.Vote != txn.VoteYes || v.Evidence.Identity != place.Identity {
-		t.Errorf("the right database: vote %v: %s", v.Vote, v.Reason)
-	}
 }
 
 // prepareInBackground starts a Prepare that will hang, and returns its verdict's channel.

@@ -242,7 +242,7 @@ func TestOnePhaseOutcomeIsAskedFor(t *testing.T) {
 	for end, want := range map[string]txn.Standing{"COMMIT": txn.StandingCommitted,
 		"ROLLBACK": txn.StandingRolledBack} {
 		s.write()
-		m, err := pgbranch.MarkTransaction(t.Context(), s.PgConn)
+		m, err := pgbranch.MarkTransaction(t.Context(), s.PgConn, s.ready)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -286,7 +286,7 @@ func TestOnePhaseIsUnknownAcrossACrash(t *testing.T) {
 		s := open(t, lonely, "postgres")
 		s.run("SET synchronous_commit = local; CHECKPOINT")
 		s.begin()
-		m, err := pgbranch.MarkTransaction(t.Context(), s.PgConn)
+		m, err := pgbranch.MarkTransaction(t.Context(), s.PgConn, s.ready)
 		if err != nil {
 			t.Fatal(err)
 		}

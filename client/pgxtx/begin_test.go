@@ -1,0 +1,239 @@
+package pgxtx_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/pgxtx"
+)
+
+// packets counts what a pool's connections write, and those writes that begin a transaction and do
+// something else too.
+type packets struct{ all, together atomic.Int64 }
+
+type counted struct {
+	net.Conn
+	p *packets
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	c.p.all.Add(1)
+	if bytes.Contains(b, []byte("UPDATE")) && bytes.Contains(b, []byte("idle_in_transaction")) {
+		c.p.together.Add(1)
+	}
+	return c.Conn.Write(b)
+}
+
+func (p *packets) into(mode pgx.QueryExecMode) func(*pgxpool.Config) {
+	return func(c *pgxpool.Config) {
+		c.ConnConfig.DefaultQueryExecMode = mode
+		dial := c.ConnConfig.DialFunc
+		c.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return counted{conn, p}, err
+		}
+	}
+}
+
+// TestBeginTravelsWithTheFirstStatement: in every mode of pgx a branch costs one packet for BEGIN
+// and its first statement, and one for PREPARE, once its connection has seen them before.
+func TestBeginTravelsWithTheFirstStatement(t *testing.T) {
+	for mode, want := range map[pgx.QueryExecMode]int64{
+		pgx.QueryExecModeCacheStatement: 2, pgx.QueryExecModeExec: 2,
+		pgx.QueryExecModeSimpleProtocol: 2,
+	} {
+		var p packets
+		bk := newBank(t, p.into(mode))
+		for range 2 {
+			if err := bk.client.InTx(t.Context(), bk.pay); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := p.all.Load()
+		if err := bk.client.InTx(t.Context(), bk.pay); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.all.Load() - before; got != 2*want {
+			t.Errorf("%v: %d packets for two branches, want %d", mode, got, 2*want)
+		}
+		bk.want(10, 190)
+	}
+}
+
+// firsts are all ways in which a branch may get its first statement.
+func firsts() map[string]func(context.Context, *pgxtx.DB) error {
+	return map[string]func(context.Context, *pgxtx.DB) error{
+		"exec": func(ctx context.Context, db *pgxtx.DB) error {
+			_, err := db.Exec(ctx, credit, 30)
+			return err
+		},
+		"exec without arguments": func(ctx context.Context, db *pgxtx.DB) error {
+			_, err := db.Exec(ctx, `UPDATE acct SET bal = bal + 20 WHERE id = 'bob';
+				UPDATE acct SET bal = bal + 10 WHERE id = 'bob'`)
+			return err
+		},
+		"exec with a mode": func(ctx context.Context, db *pgxtx.DB) error {
+			_, err := db.Exec(ctx, credit, pgx.QueryExecModeExec, 30)
+			return err
+		},
+		"exec with named arguments": func(ctx context.Context, db *pgxtx.DB) error {
+			_, err := db.Exec(ctx, `UPDATE acct SET bal = bal + @n WHERE id = 'bob'`,
+				pgx.NamedArgs{"n": 30})
+			return err
+		},
+		"query": func(ctx context.Context, db *pgxtx.DB) error {
+			rows, err := db.Query(ctx, credit+` RETURNING bal`, 30)
+			if err != nil {
+				return err
+			}
+			_, err = pgx.CollectRows(rows, pgx.RowTo[int])
+			return err
+		},
+		"query, closed at once": func(ctx context.Context, db *pgxtx.DB) error {
+			rows, err := db.Query(ctx, credit+` RETURNING bal`, 30)
+			rows.Close()
+			return err
+		},
+		"query row": func(ctx context.Context, db *pgxtx.DB) error {
+			var bal int
+			return db.QueryRow(ctx, credit+` RETURNING bal`, 30).Scan(&bal)
+		},
+		"batch": func(ctx context.Context, db *pgxtx.DB) error {
+			var b pgx.Batch
+			b.Queue(credit, 20)
+			b.Queue(credit, 10)
+			return db.SendBatch(ctx, &b).Close()
+		},
+		"transaction": func(ctx context.Context, db *pgxtx.DB) error {
+			tx, err := db.Tx(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(ctx, credit, 30)
+			return err
+		},
+	}
+}
+
+// TestEveryFirstStatementBegins: whatever comes first is part of the branch, commits with it, and
+// rolls back with it.
+func TestEveryFirstStatementBegins(t *testing.T) {
+	bk := newBank(t)
+	bob := 100
+	for name, first := range firsts() {
+		err := bk.client.InTx(t.Context(), func(ctx context.Context) error {
+			if err := first(ctx, bk.b); err != nil {
+				return err
+			}
+			return errPoor
+		})
+		if !errors.Is(err, errPoor) {
+			t.Errorf("%s: %v", name, err)
+		}
+		bk.want(100, bob)
+		err = bk.client.InTx(t.Context(), func(ctx context.Context) error {
+			return first(ctx, bk.b)
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		bob += 30
+		bk.want(100, bob)
+	}
+}
+
+// TestAFirstStatementThatFails takes its branch with it, also where the error is ignored, and
+// nothing that comes after it commits by itself.
+func TestAFirstStatementThatFails(t *testing.T) {
+	for name, c := range map[string]struct {
+		sql  string
+		arg  any
+		code string
+	}{
+		"refused by the parser":   {`UPDATE nowhere SET bal = $1`, 1, "42P01"},
+		"refused when it ran":     {`INSERT INTO acct (id, bal) VALUES ('bob', $1)`, 1, "23505"},
+		"an argument of no type":  {credit, make(chan int), ""},
+		"an argument of bad form": {credit, "many", "22P02"},
+	} {
+		bk := newBank(t)
+		var second error
+		err := bk.client.InTx(t.Context(), func(ctx context.Context) error {
+			if _, err := bk.a.Exec(ctx, debit, 30); err != nil {
+				return err
+			}
+			if _, err := bk.b.Exec(ctx, c.sql, c.arg); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			_, second = bk.b.Exec(ctx, credit, 30)
+			return nil
+		})
+		if second == nil {
+			t.Errorf("%s: a statement after it was sent", name)
+		}
+		e := wantAborted(t, err)
+		if e.Resource != "bank_b" || e.SQLState != c.code {
+			t.Errorf("%s: %+v", name, e)
+		}
+		bk.want(100, 100)
+	}
+}
+
+// TestABranchWithoutAStatement does nothing and stands in nobody's way.
+func TestABranchWithoutAStatement(t *testing.T) {
+	bk := newBank(t)
+	err := bk.client.InTx(t.Context(), func(ctx context.Context) error {
+		if _, err := bk.b.CopyFrom(ctx, pgx.Identifier{"acct"}, []string{"id", "bal"},
+			pgx.CopyFromRows(nil)); err != nil {
+			return err
+		}
+		_, err := bk.a.Exec(ctx, debit, 30)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bk.want(70, 100)
+}
+
+// tracer remembers the texts of queries, one by one.
+type tracer struct{ texts *[]string }
+
+func (r tracer) TraceQueryStart(
+	ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData,
+) context.Context {
+	*r.texts = append(*r.texts, d.SQL)
+	return ctx
+}
+
+func (tracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestTracedQueriesStaySingle: who traces queries sees the first one too, with its own text.
+func TestTracedQueriesStaySingle(t *testing.T) {
+	var texts []string
+	bk := newBank(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = tracer{&texts} })
+	if err := bk.client.InTx(t.Context(), bk.creditOnly); err != nil {
+		t.Fatal(err)
+	}
+	if len(texts) < 2 || !strings.HasPrefix(texts[0], "BEGIN") || texts[1] != credit {
+		t.Errorf("traced %q", texts)
+	}
+	var refused *pgconn.PgError
+	err := bk.client.InTx(t.Context(), func(ctx context.Context) error {
+		_, err := bk.b.Exec(ctx, `SELECT 1/$1::int`, 0)
+		return err
+	})
+	if !errors.As(err, &refused) || refused.Code != "22012" || !errors.As(err,
+		new(*client.AbortedError)) {
+		t.Errorf("%v", err)
+	}
+}
