@@ -44,7 +44,7 @@ func TestOneBranchDecidesAlone(t *testing.T) {
 func TestTwoWritersPrepareAndVoteOnce(t *testing.T) {
 	d, a, b := &decider{}, writer("a"), writer("b")
 	c := client.New(d, client.Name("transfer"))
-	if err := c.InTx(t.Context(), all(a, b), client.Ack(txn.AckDecided)); err != nil {
+	if err := c.InTx(t.Context(), all(a, b)); err != nil {
 		t.Fatal(err)
 	}
 	wantHistory(t, a, "review", prepareOf(1))
@@ -59,7 +59,7 @@ func TestTwoWritersPrepareAndVoteOnce(t *testing.T) {
 		{Branch: 2, Vote: txn.VoteYes, Evidence: evidence},
 	}
 	if len(commits) != 1 || !slices.Equal(commits[0].Votes, want) ||
-		commits[0].ID != firstID() || commits[0].Ack != txn.AckDecided {
+		commits[0].ID != firstID() || commits[0].Ack != txn.AckApplied {
 		t.Errorf("commits %+v", commits)
 	}
 }

@@ -117,13 +117,14 @@ func (d rollbacker) Rollback(ctx context.Context, id txn.ID, reason string) (txn
 
 // database is a resource of one test, and the branch of its one transaction at a time.
 type database struct {
-	name     string
-	openErr  error
-	onOpen   func(ctx context.Context)
-	review   client.Review
-	prepared client.Ending
-	onLeave  func(ctx context.Context)
-	finished client.Ending
+	name      string
+	openErr   error
+	onOpen    func(ctx context.Context)
+	review    client.Review
+	prepared  client.Ending
+	onLeave   func(ctx context.Context)
+	onPrepare func()
+	finished  client.Ending
 
 	mu     sync.Mutex
 	opened []client.OpenOptions
@@ -188,6 +189,9 @@ func (db *database) Review(ctx context.Context) client.Review {
 }
 
 func (db *database) Prepare(ctx context.Context, name txn.Name) client.Ending {
+	if db.onPrepare != nil {
+		db.onPrepare()
+	}
 	db.act(ctx, "prepare "+name.String())
 	return db.prepared
 }

@@ -277,6 +277,7 @@ func (t *transaction) commitByVote(
 	ctx, call context.Context, id txn.ID, readers, writers []*part,
 ) error {
 	all := append(append([]*part{}, readers...), writers...)
+	defer t.announce(call, id, readers, writers)()
 	each(all, func(p *part) {
 		if p.review.Finding == FoundReader {
 			p.leave(call)
@@ -286,7 +287,7 @@ func (t *transaction) commitByVote(
 			point.Hit(point.AfterVote, id)
 		}
 	})
-	r := txn.CommitRequest{ID: id, Ack: t.set.ack, Wait: t.set.wait}
+	r := txn.CommitRequest{ID: id, Ack: t.set.ack, Wait: t.set.wait, Plan: t.set.plan}
 	var no *part
 	for _, p := range all {
 		r.Votes = append(r.Votes, p.vote)
@@ -310,6 +311,28 @@ func (t *transaction) commitByVote(
 	}
 	t.report(result)
 	return outcomeError(result)
+}
+
+// announce tells the coordinator, beside the PREPAREs, that they are being sent, so that it can
+// write that down meanwhile: the parallel plan. Whether it is heard decides nothing, so that nobody
+// waits for it; what is returned ends the call if the coordinator has never answered. Where a
+// branch only reads the coordinator would have to write the decision down all the same.
+func (t *transaction) announce(
+	ctx context.Context, id txn.ID, readers, writers []*part,
+) (done func()) {
+	s := t.set
+	if s.ack != txn.AckDecided || s.plan != txn.PlanUnset || len(readers) > 0 || len(writers) < 2 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var join sync.WaitGroup
+	join.Go(func() {
+		_, _ = t.client.decider.Commit(ctx, txn.CommitRequest{ID: id, Intent: true, Ack: s.ack})
+	})
+	return func() {
+		cancel()
+		join.Wait()
+	}
 }
 
 // rollBackByVote sends votes with a No among them, which is a rollback. That branch was seen to end

@@ -20,6 +20,7 @@ type settings struct {
 	body     []byte
 	timeout  time.Duration
 	ack      txn.AckLevel
+	plan     txn.Plan
 	wait     time.Duration
 	askFor   time.Duration
 	retries  int
@@ -59,6 +60,11 @@ func Timeout(d time.Duration) Option { return func(s *settings) { s.timeout = d 
 // Ack chooses when InTx returns: txn.AckApplied, the default, once every branch is committed, or
 // txn.AckDecided, as soon as the decision is durable.
 func Ack(level txn.AckLevel) Option { return func(s *settings) { s.ack = level } }
+
+// Plan set to txn.PlanClassic rules out the parallel plan, which is otherwise used where Ack is
+// txn.AckDecided: the coordinator then writes nothing down while the branches are being prepared,
+// so that a transaction never waits, after a crash of the coordinator, for a database that is away.
+func Plan(p txn.Plan) Option { return func(s *settings) { s.plan = p } }
 
 // Wait bounds how long, after the decision, a commit with txn.AckApplied waits for its branches.
 // InTx then returns nil, because the decision stands, and [Report] shows which are pending.
@@ -108,6 +114,9 @@ func (s settings) validate() error {
 		return fmt.Errorf("%w: Timeout, Wait and AskFor must not be negative", ErrOption)
 	case s.retries < 0 || s.retries > MaxRetries:
 		return fmt.Errorf("%w: Retry(%d) is not within 0 and %d", ErrOption, s.retries, MaxRetries)
+	}
+	if s.plan != txn.PlanUnset && s.plan != txn.PlanClassic {
+		return fmt.Errorf("%w: Plan(%s) cannot be asked for", ErrOption, s.plan)
 	}
 	switch s.level {
 	case "", ReadCommitted, RepeatableRead, Serializable:

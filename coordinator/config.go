@@ -48,6 +48,10 @@ type Config struct {
 	SweepEvery time.Duration
 	// Retention is how long outcomes stay answerable at least. Defaults to 24 h.
 	Retention time.Duration
+	// Classic rules the parallel plan out, which is otherwise used for callers that ask for
+	// txn.AckDecided: after a crash of the coordinator such a transaction waits until every one of
+	// its resources can be asked.
+	Classic bool
 	// MaxActive bounds the transactions in memory. Defaults to 100,000.
 	MaxActive int
 	// MaxPending bounds the branches of one resource that wait for phase two. Defaults to 10,000.
@@ -163,6 +167,7 @@ func (c Config) core() core.Config {
 			MaxTimeout:     protocol.Instant(c.MaxTimeout),
 			Grace:          protocol.Instant(c.Grace),
 			Retention:      protocol.Instant(c.Retention),
+			Classic:        c.Classic,
 			MaxActive:      c.MaxActive,
 			MaxPending:     c.MaxPending,
 		},

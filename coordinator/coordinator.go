@@ -269,9 +269,9 @@ func (c *Coordinator) until(ctx context.Context) protocol.Instant {
 }
 
 // Commit asks for the decision, and may be repeated. A nil error means that the result is true: its
-// outcome is final and durable, or OutcomeUnknown while the only resource with work has not
-// answered. An error that wraps txn.ErrUnknown means that it must be asked for again; any other, a
-// *txn.Refusal, that the request changed nothing.
+// outcome is final and durable, or OutcomeUnknown for a mere intent, and while resources that have
+// the word have not answered. An error that wraps txn.ErrUnknown means that it must be asked for
+// again; any other, a *txn.Refusal, that the request changed nothing.
 func (c *Coordinator) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
 	r.Votes = slices.Clone(r.Votes)
 	return c.result(c.request(ctx, protocol.Commit{Request: r}))

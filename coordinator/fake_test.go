@@ -27,6 +27,7 @@ var errDown = errors.New("fake: connection refused")
 type fakeDB struct {
 	mu       sync.Mutex
 	identity txn.Identity
+	timeline uint32
 	lsn      uint64
 	prepared map[txn.Name]uint64
 	ended    map[uint64]txn.Standing
@@ -40,7 +41,7 @@ type fakeDB struct {
 }
 
 func newFakeDB(system uint64) *fakeDB {
-	return &fakeDB{identity: txn.Identity{System: system, Database: 7}, lsn: 100,
+	return &fakeDB{identity: txn.Identity{System: system, Database: 7}, timeline: 1, lsn: 100,
 		prepared: map[txn.Name]uint64{}, ended: map[uint64]txn.Standing{}}
 }
 
@@ -56,7 +57,7 @@ func (d *fakeDB) prepare(n txn.Name) txn.BranchVote {
 func (d *fakeDB) evidence(xid uint64) txn.Evidence {
 	return txn.Evidence{
 		Identity: d.identity,
-		Position: txn.Position{Timeline: 1, LSN: d.lsn},
+		Position: txn.Position{Timeline: d.timeline, LSN: d.lsn},
 		XID:      xid,
 	}
 }
@@ -162,14 +163,15 @@ func (d *fakeDB) finish(
 		case x.Name.Log != f.Log:
 			found[i].Standing = txn.StandingForeign
 		case prepared && end == txn.StandingUnknown:
-			found[i].Standing = txn.StandingPrepared
+			found[i] = participant.Finding{Standing: txn.StandingPrepared,
+				Evidence: d.evidence(xid)}
 		case prepared:
 			d.end(x.Name, xid, end)
 			found[i].Standing = end
 		case d.ended[x.Evidence.XID] != 0:
 			found[i].Standing = d.ended[x.Evidence.XID]
 		default:
-			found[i].Standing = txn.StandingGone
+			found[i] = participant.Finding{Standing: txn.StandingGone, Evidence: d.evidence(0)}
 		}
 	}
 	return found, done(nil)
@@ -191,8 +193,8 @@ func (d *fakeDB) List(ctx context.Context, f txn.Fence) (participant.Listing, er
 	if err != nil {
 		return participant.Listing{}, err
 	}
-	l := participant.Listing{Identity: d.identity, Position: txn.Position{Timeline: 1, LSN: d.lsn},
-		Used: len(d.prepared), Limit: 100}
+	l := participant.Listing{Identity: d.identity,
+		Position: txn.Position{Timeline: d.timeline, LSN: d.lsn}, Used: len(d.prepared), Limit: 100}
 	for n := range d.prepared {
 		l.Branches = append(l.Branches, participant.Listed{Name: n, Ours: true, Age: time.Minute})
 	}
@@ -205,7 +207,7 @@ func (d *fakeDB) Describe(ctx context.Context) (participant.Description, error) 
 		return participant.Description{}, err
 	}
 	desc := participant.Description{Kind: "fake", Identity: d.identity, Checks: d.checks,
-		Position: txn.Position{Timeline: 1, LSN: d.lsn}, Limit: 100}
+		Position: txn.Position{Timeline: d.timeline, LSN: d.lsn}, Limit: 100}
 	return desc, done(nil)
 }
 

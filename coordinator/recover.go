@@ -67,6 +67,7 @@ func Plan(ctx context.Context, p PlanRequest) ([]PlanRow, error) {
 			p.Progress(i+1, len(p.Resources), r.Name)
 		}
 	}
+	p.intents(rows)
 	return rows, errors.Join(errs...)
 }
 
@@ -117,10 +118,43 @@ func (p PlanRequest) judge(
 // live is what the log of a running coordinator says: what has no record, or no answer yet, may be
 // under way.
 func (p PlanRequest) live(says protocol.Says) protocol.Says {
-	if p.Running && (says == protocol.SaysNothing || says == protocol.SaysOnePhase) {
-		return protocol.SaysLive
+	switch says {
+	case protocol.SaysNothing, protocol.SaysOnePhase, protocol.SaysIntent:
+		if p.Running {
+			return protocol.SaysLive
+		}
 	}
 	return says
+}
+
+// intents gives the branches of intents the verdict that they have together: an intent of which all
+// are prepared commits, and one of which one was never prepared rolls back.
+func (p PlanRequest) intents(rows []PlanRow) {
+	for _, d := range p.State.OpenDecisions() {
+		if d.Says() != protocol.SaysIntent || len(d.Heuristics) > 0 {
+			continue
+		}
+		count := map[protocol.Label]int{}
+		var mine []*PlanRow
+		for i := range rows {
+			if r := &rows[i]; r.Name.ID() == d.Commit.ID {
+				count[r.Label]++
+				mine = append(mine, r)
+			}
+		}
+		verdict := protocol.VerdictLeave
+		switch {
+		case count['N'] > 0:
+			verdict = protocol.VerdictRollback
+		case count['M'] == len(d.Commit.Branches):
+			verdict = protocol.VerdictCommit
+		}
+		for _, r := range mine {
+			if r.Label == 'M' {
+				r.Verdict = verdict
+			}
+		}
+	}
 }
 
 // missing judges the branches of open decisions that the resource does not list.
@@ -139,10 +173,7 @@ func (p PlanRequest) missing(
 			if b.RM != rm || listed[name] {
 				continue
 			}
-			says[name] = protocol.SaysCommit
-			if d.Asking {
-				says[name] = p.live(protocol.SaysOnePhase)
-			}
+			says[name] = p.live(d.Says())
 			if says[name] == protocol.SaysLive {
 				// Its coordinator has asked, and an inquiry is no mere look: a resource may
 				// remember what it has answered.
@@ -167,7 +198,8 @@ func (p PlanRequest) missing(
 		}
 		for i, f := range found {
 			rows = append(rows, judged(r.Name, ask[i].Name, protocol.Facts{
-				Says: says[ask[i].Name], Standing: f.Standing, Listed: true}))
+				Says: says[ask[i].Name], Standing: f.Standing, Listed: true,
+				Never: protocol.NeverPrepared(ask[i].Evidence, f.Standing, f.Evidence)}))
 		}
 		ask = ask[n:]
 	}

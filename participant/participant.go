@@ -76,6 +76,10 @@ type Finding struct {
 	// SQLState of a RolledBack says why, as that of a Vote does: the caller sees by it whether the
 	// work may succeed when it is run again. Empty: not known.
 	SQLState string
+	// Evidence answers an Inquire. Of a Prepared branch it is that of a Yes vote, with all that a
+	// Yes vote vouches for. Of one that is Gone or RolledBack it has the identity and the position
+	// at which it was not found, and an XID only if the branch is known to have been prepared.
+	Evidence txn.Evidence
 }
 
 // Listed is one prepared branch found by List.

@@ -88,7 +88,15 @@ type CommitRequest struct {
 	// Votes of branches that their client prepared. Branches without a vote are prepared by the
 	// coordinator.
 	Votes []BranchVote
-	Ack   AckLevel
+	// Intent announces that the client is preparing the branches at this moment, and will send
+	// their votes in a second request. The coordinator writes the intent down meanwhile, which is
+	// what the parallel plan gains; it answers at once, with an outcome that is not known yet. An
+	// intent that is lost, late or refused does no harm.
+	Intent bool
+	// Plan is PlanClassic to rule the parallel plan out, or PlanUnset to leave the choice to the
+	// coordinator.
+	Plan Plan
+	Ack  AckLevel
 	// Wait bounds an AckApplied answer. Defaults to DefaultWait.
 	Wait time.Duration
 }

@@ -159,8 +159,10 @@ const (
 	PlanOnePhase
 	// PlanClassic: presumed abort; the forced COMMIT record is the decision.
 	PlanClassic
-	// PlanParallel and PlanDelegate are reserved.
+	// PlanParallel: the forced INTENT record is written beside the prepares. Together, a durable
+	// intent and the Yes of all that it lists are the decision.
 	PlanParallel
+	// PlanDelegate is reserved.
 	PlanDelegate
 )
 

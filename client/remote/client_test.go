@@ -271,6 +271,25 @@ func TestCommitSendsItsVotes(t *testing.T) {
 	})
 }
 
+// TestIntentIsSentOnce: whether an intent was heard decides nothing, so nobody insists.
+func TestIntentIsSentOnce(t *testing.T) {
+	begun := txn.Result{ID: testID(), State: txn.StatePreparing, Plan: txn.PlanParallel}
+	for name, c := range map[string]struct {
+		line line
+		ok   bool
+	}{
+		"heard": {line{result: begun}, true}, "lost": {line{err: lost()}, false},
+		"too late": {line{result: committed()}, true},
+	} {
+		run(t, []line{c.line}, func(t *testing.T, client *Client, s *scripted) {
+			result, err := client.Commit(t.Context(), txn.CommitRequest{ID: testID(), Intent: true})
+			if (err == nil) != c.ok || s.calls != 1 || !s.commit.GetIntent() {
+				t.Errorf("%s: %+v, %v, after %d calls", name, result, err, s.calls)
+			}
+		})
+	}
+}
+
 // TestRolledBackCarriesItsCause: what an SDK needs to decide about running the work again.
 func TestRolledBackCarriesItsCause(t *testing.T) {
 	run(t, []line{{err: outcome(rolledBack())}}, func(t *testing.T, c *Client, _ *scripted) {

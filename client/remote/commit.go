@@ -23,9 +23,24 @@ func (c *Client) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, e
 		return txn.Result{}, fmt.Errorf("client/remote: commit of %s was not sent: %w",
 			r.ID, context.Cause(ctx))
 	}
+	if r.Intent {
+		return c.announce(ctx, r)
+	}
 	result, err := c.decide(ctx, r)
 	if err != nil {
 		return txn.Result{}, fmt.Errorf("client/remote: commit of %s: %w", r.ID, err)
+	}
+	return result, nil
+}
+
+// announce says once that the branches are being prepared. Whether anybody has heard it does not
+// matter: the votes decide.
+func (c *Client) announce(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
+	a, err := c.service.CommitTransaction(ctx, commitRequest(r))
+	result, err := decode(r.ID, a.GetTransaction(), err)
+	if err != nil {
+		return txn.Result{}, fmt.Errorf("client/remote: intent of %s: %w",
+			r.ID, wire.TransactionError(err))
 	}
 	return result, nil
 }
@@ -104,6 +119,8 @@ func commitRequest(r txn.CommitRequest) *gavelv1.CommitTransactionRequest {
 		TransactionId: r.ID.String(),
 		Votes:         wire.EncodeBranchVotes(r.Votes),
 		AckLevel:      wire.EncodeAckLevel(r.Ack),
+		Intent:        r.Intent,
+		Plan:          wire.EncodePlan(r.Plan),
 	}
 	if r.Wait != 0 {
 		out.Wait = durationpb.New(r.Wait)

@@ -26,13 +26,19 @@ type appender struct {
 type sent struct {
 	log, machine uint64
 	at           protocol.Instant
-	// commit is a transaction that this append decides, if it decides any.
-	commit txn.ID
+	// steps are behind this append.
+	steps []step
+}
+
+// step is a named step of a transaction. Builds without failpoints keep none.
+type step struct {
+	step point.Step
+	id   txn.ID
 }
 
 func (a *appender) empty() bool {
 	r := a.ready
-	return len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0
+	return len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 && r.Confirm == 0
 }
 
 // maxAppend is a quarter of a frame, or what the log takes if that is less.
@@ -42,12 +48,12 @@ const maxAppend = 256 << 10
 // stays.
 func (a *appender) flush(log Log, now protocol.Instant) error {
 	for len(a.ready.Appends) > 0 {
-		n, forced, commit := a.encode(min(maxAppend, log.MaxAppend()))
+		n, forced, steps := a.encode(min(maxAppend, log.MaxAppend()))
 		index, err := log.Append(a.recs, forced)
 		if err != nil {
 			return err
 		}
-		a.sent = append(a.sent, sent{index, a.ready.Appends[n-1].Index, now, commit})
+		a.sent = append(a.sent, sent{index, a.ready.Appends[n-1].Index, now, steps})
 		a.ready.Appends = a.ready.Appends[n:]
 	}
 	return nil
@@ -55,7 +61,7 @@ func (a *appender) flush(log Log, now protocol.Instant) error {
 
 // encode fills recs with the next records, at least one and as many as fit within limit. Their
 // slices stay valid while buf grows: each keeps the array that it was cut from.
-func (a *appender) encode(limit int) (n int, forced bool, commit txn.ID) {
+func (a *appender) encode(limit int) (n int, forced bool, steps []step) {
 	a.buf, a.recs = a.buf[:0], a.recs[:0]
 	for n < len(a.ready.Appends) {
 		next := a.ready.Appends[n]
@@ -67,35 +73,43 @@ func (a *appender) encode(limit int) (n int, forced bool, commit txn.ID) {
 		a.buf = rec.Data
 		rec.Data = rec.Data[at:]
 		a.recs = append(a.recs, rec)
-		switch r := next.Record.(type) {
-		case protocol.CommitRecord:
-			commit = r.ID
-			point.Hit(point.BeforeForce, r.ID)
-		case protocol.EndRecord:
-			point.Hit(point.BeforeEnd, r.IDs[0])
+		if point.Enabled {
+			steps = append(steps, passed(next.Record)...)
 		}
 		forced = forced || next.Forced
 		n++
 	}
-	return n, forced, commit
+	return n, forced, steps
+}
+
+// passed is at the step before a record is written, and returns the one behind it.
+func passed(r protocol.Record) []step {
+	switch r := r.(type) {
+	case protocol.CommitRecord:
+		point.Hit(point.BeforeForce, r.ID)
+		return []step{{point.AfterForceBeforeSend, r.ID}}
+	case protocol.IntentRecord:
+		point.Hit(point.BeforeIntent, r.ID)
+		return []step{{point.AfterIntent, r.ID}}
+	case protocol.EndRecord:
+		point.Hit(point.BeforeEnd, r.IDs[0])
+	}
+	return nil
 }
 
 // recordHead is what the log adds to a record at most.
 const recordHead = 5
 
-// persisted is the machine's index up to which all is durable, or zero, and what was decided with
-// it.
-func (a *appender) persisted(index uint64) (machine uint64, commits []txn.ID) {
+// persisted is the machine's index up to which all is durable, or zero, and the steps up to there.
+func (a *appender) persisted(index uint64) (machine uint64, steps []step) {
 	n := 0
 	for n < len(a.sent) && a.sent[n].log <= index {
 		machine = a.sent[n].machine
-		if id := a.sent[n].commit; point.Enabled && !id.IsZero() {
-			commits = append(commits, id)
-		}
+		steps = append(steps, a.sent[n].steps...)
 		n++
 	}
 	a.sent = slices.Delete(a.sent, 0, n)
-	return machine, commits
+	return machine, steps
 }
 
 // Snapshot is a state of the log, to be written at LSN.

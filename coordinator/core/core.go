@@ -246,6 +246,11 @@ func (c *Core) carry() error {
 			}
 			c.out.Notes = append(c.out.Notes, note)
 		}
+		if r.Confirm != 0 {
+			// The lock on the log's directory lasts for as long as this process does: that we run
+			// is the proof.
+			c.m.Step(protocol.Confirmed{Round: r.Confirm})
+		}
 		c.appender.ready = c.m.Ready()
 		if c.appender.empty() {
 			return nil
@@ -287,12 +292,12 @@ func (c *Core) Unsynced() protocol.Instant {
 
 // Persisted says how far the log is durable.
 func (c *Core) Persisted(p txlog.Persisted) {
-	index, commits := c.appender.persisted(p.Index)
+	index, steps := c.appender.persisted(p.Index)
 	if index == 0 {
 		return
 	}
-	for _, id := range commits {
-		point.Hit(point.AfterForceBeforeSend, id)
+	for _, s := range steps {
+		point.Hit(s.step, s.id)
 	}
 	c.m.Step(protocol.Persisted{Index: index})
 	c.maybeSnapshot(p.LSN)

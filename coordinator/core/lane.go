@@ -196,7 +196,8 @@ func (l *lane) finished(batch []*item, found []participant.Finding) {
 	})
 	for i, it := range batch {
 		l.c.m.Step(protocol.Finished{ID: it.msg.ID, Branch: it.msg.Name.Branch, Act: it.msg.Act,
-			Standing: found[i].Standing, Reason: found[i].Reason, SQLState: found[i].SQLState})
+			Standing: found[i].Standing, Reason: found[i].Reason, SQLState: found[i].SQLState,
+			Evidence: found[i].Evidence})
 		point.Hit(point.AfterAck, it.msg.ID)
 	}
 }

@@ -27,27 +27,56 @@ func (m *Machine) commit(e Commit) {
 	if t.undecided() && m.expired(t) {
 		m.expire(t)
 	}
+	if r.Intent {
+		m.announced(t, e)
+		return
+	}
 	m.wait(t, waiter{req: e.Req, ack: r.Ack, wait: waitBound(r)})
 	if !t.undecided() {
+		m.confirm(t)
 		m.answer(t)
 		m.arm(t)
 		return
 	}
-	if !t.closed {
-		t.closed = true
-		t.state = txn.StatePreparing
+	if m.close(t); t.votesBy == 0 {
 		t.votesBy = m.now + m.cfg.VoteTimeout
 	}
-	for _, v := range r.Votes {
-		if t.undecided() {
-			m.takeVote(t, v, true)
-		}
-	}
+	m.takeVotes(t, r.Votes)
 	if !m.onePhase(t) {
+		if r.Ack == txn.AckDecided && r.Plan != txn.PlanClassic {
+			m.intend(t)
+		}
 		m.askVotes(t)
 		m.decide(t)
 	}
 	m.arm(t)
+}
+
+// announced writes the intent down while its client prepares the branches. The votes come with a
+// second request, and until the deadline nothing bounds the wait for it.
+func (m *Machine) announced(t *transaction, e Commit) {
+	if t.undecided() && !t.closed {
+		m.close(t)
+		m.takeVotes(t, e.Request.Votes)
+		m.intend(t)
+		m.arm(t)
+	}
+	m.reply(Reply{Req: e.Req, Result: m.result(t)})
+}
+
+// close makes the set of branches final.
+func (m *Machine) close(t *transaction) {
+	if !t.closed {
+		t.closed, t.state = true, txn.StatePreparing
+	}
+}
+
+func (m *Machine) takeVotes(t *transaction, votes []txn.BranchVote) {
+	for _, v := range votes {
+		if t.undecided() {
+			m.takeVote(t, v, true)
+		}
+	}
 }
 
 func waitBound(r txn.CommitRequest) Instant {
@@ -65,6 +94,9 @@ func (m *Machine) refuseCommit(t *transaction, r txn.CommitRequest) error {
 	}
 	if r.Wait < 0 {
 		return invalid("wait", "%v is negative", r.Wait)
+	}
+	if r.Plan != txn.PlanUnset && r.Plan != txn.PlanClassic {
+		return invalid("plan", "%s cannot be asked for", r.Plan)
 	}
 	if !t.undecided() {
 		// The votes have been taken. What the log has kept of the branches need not be all.
@@ -173,7 +205,7 @@ func (m *Machine) decide(t *transaction) {
 	if t.state != txn.StatePreparing {
 		return
 	}
-	c := CommitRecord{ID: t.id, Plan: txn.PlanClassic, Label: t.label, Key: t.key}
+	c := CommitRecord{ID: t.id, Label: t.label, Key: t.key}
 	if mutant.On(mutant.KeyNotLogged) {
 		c.Key = Key{}
 	}
@@ -190,8 +222,11 @@ func (m *Machine) decide(t *transaction) {
 			)
 		}
 	}
-	t.plan = txn.PlanClassic
-	if len(c.Branches) == 0 && t.key.IsZero() {
+	if t.plan == txn.PlanUnset {
+		t.plan = txn.PlanClassic
+	}
+	c.Plan = t.plan
+	if len(c.Branches) == 0 && t.key.IsZero() && t.plan == txn.PlanClassic {
 		// Nobody wrote anything and nobody will ask again: there is nothing to make durable.
 		t.plan = txn.PlanNone
 		t.state = txn.StateCommitting
@@ -204,6 +239,7 @@ func (m *Machine) decide(t *transaction) {
 		return
 	}
 	m.append(c, true)
+	m.confirm(t)
 	if mutant.On(mutant.AckBeforeLog) {
 		t.state = txn.StateCommitting
 		m.answer(t)
@@ -248,6 +284,7 @@ func (m *Machine) resume(d *Decided) {
 	t := &transaction{
 		id: d.Commit.ID, label: d.Commit.Label, state: txn.StateCommitting, plan: d.Commit.Plan,
 		begun: m.now, closed: true, resumed: true, key: d.Commit.Key,
+		intended: len(d.Commit.Branches),
 	}
 	state := txn.BranchPrepared
 	switch {
@@ -283,6 +320,10 @@ func (m *Machine) resume(d *Decided) {
 	}
 	m.enter(t)
 	m.active++
+	if d.Asking && t.plan == txn.PlanParallel {
+		m.resumeIntent(t)
+		return
+	}
 	if t.asking() {
 		m.inquire(t)
 	}

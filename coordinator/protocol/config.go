@@ -29,6 +29,8 @@ type Config struct {
 	// Grace is how far apart two sightings of a prepared branch must be before a sweep acts on it:
 	// politeness towards branches on their way, never safety. Defaults to 2 s.
 	Grace Instant
+	// Classic rules the parallel plan out.
+	Classic bool
 	// Retention is how long an outcome stays answerable at least. Defaults to 24 h.
 	Retention Instant
 }

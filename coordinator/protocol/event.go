@@ -74,6 +74,9 @@ type Finished struct {
 	Reason   string
 	// SQLState is the database's code behind the reason, if it was one.
 	SQLState string
+	// Evidence answers an inquiry: of a prepared branch that of a vote, of one that is gone the
+	// identity and the position at which it was not found.
+	Evidence txn.Evidence
 }
 
 // Swept is a complete listing of one resource. The listing was taken before this event, so whatever
@@ -100,6 +103,10 @@ type SweptName struct {
 
 // Persisted says that every append up to Index is durable.
 type Persisted struct{ Index uint64 }
+
+// Confirmed says that this machine still owned the log at some moment after the Ready that asked
+// for the round.
+type Confirmed struct{ Round uint64 }
 
 // Room says whether the log has room for new work, beyond the reserve that decisions may use.
 type Room struct{ Available bool }
@@ -130,6 +137,7 @@ func (Voted) isEvent()     {}
 func (Finished) isEvent()  {}
 func (Swept) isEvent()     {}
 func (Persisted) isEvent() {}
+func (Confirmed) isEvent() {}
 func (Room) isEvent()      {}
 func (Cancel) isEvent()    {}
 func (Reached) isEvent()   {}
@@ -171,6 +179,10 @@ type Ready struct {
 	Messages []Message
 	Replies  []Reply
 	Notes    []Note
+	// Confirm, if not zero, is a round: the driver makes sure, at a moment after this, that nobody
+	// else owns the log by now, and says Confirmed. If it cannot, it says nothing: what is held
+	// back until then waits for a record to become durable, which proves the same.
+	Confirm uint64
 }
 
 // Append is one record for the log. A forced one is waited for by somebody; a lazy one may ride

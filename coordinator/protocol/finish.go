@@ -18,7 +18,9 @@ func (m *Machine) finished(e Finished) {
 	b := t.branch(e.Branch)
 	switch {
 	case b == nil || b.rm == 0:
-	case (e.Act == ActOnePhase || e.Act == ActInquire) && t.asking():
+	case e.Act == ActInquire && t.plan == txn.PlanParallel && t.state == txn.StateInDoubt:
+		m.intentFinished(t, b, e)
+	case (e.Act == ActOnePhase || e.Act == ActInquire) && t.plan == txn.PlanOnePhase && t.asking():
 		m.onePhaseFinished(t, b, e)
 	case e.Act == ActCommit && t.decided():
 		m.commitFinished(t, b, e)
@@ -99,12 +101,15 @@ func (m *Machine) heuristicDurable(r HeuristicRecord) {
 	if b.state == txn.BranchPrepared && t.decided() {
 		m.resources[b.rm-1].pending--
 	}
-	if t.asking() {
+	if t.asking() && t.plan == txn.PlanOnePhase {
 		m.resources[b.rm-1].pending--
 	}
 	b.state, b.forced, b.lastErr = r.What, false, r.Reason
 	m.note(Note{Kind: NoteAlarm, ID: t.id, Name: txn.NameOf(t.id, b.no), RM: b.rm,
 		Reason: strings.TrimSuffix(fmt.Sprintf("%s: %s", r.What, r.Reason), ": ")})
+	if t.plan == txn.PlanParallel && t.state == txn.StateInDoubt {
+		m.leaveToPerson(t)
+	}
 	m.settle(t)
 	// Its key is not free, and those who wait for it are told why.
 	waiting := t.keyWaiters
@@ -146,17 +151,18 @@ func (m *Machine) settle(t *transaction) {
 
 // answer replies to the waiters who can be told now, and keeps the others.
 func (m *Machine) answer(t *transaction) {
-	if t.undecided() || t.state == txn.StateDeciding && !t.asking() {
+	deciding := t.state == txn.StateDeciding && !t.asking()
+	if t.undecided() || deciding && !t.implied {
 		return
 	}
 	keep := t.waiters[:0]
 	for _, w := range t.waiters {
 		unapplied := t.state == txn.StateCommitting && w.ack == txn.AckApplied
-		if (unapplied || t.asking()) && m.now < w.until {
+		if (unapplied || t.asking()) && m.now < w.until || deciding && w.ack == txn.AckApplied {
 			keep = append(keep, w)
 			continue
 		}
-		if w.rollback && t.decided() {
+		if w.rollback && (t.decided() || t.implied) {
 			m.reply(Reply{Req: w.req, Err: m.notRunning(t.id, "roll back")})
 			continue
 		}
@@ -177,7 +183,30 @@ func (m *Machine) abort(t *transaction, why abortReason) {
 	if !t.undecided() && !mutant.On(mutant.AbortWhileAppending) {
 		panic(fmt.Sprintf("protocol: abort of %s in state %s", t.id, t.state))
 	}
-	t.state, t.abort, t.closed = txn.StateRollingBack, why, true
+	t.abort, t.closed = why, true
+	if t.plan == txn.PlanParallel && !mutant.On(mutant.AbortUnwritten) {
+		m.recordAbort(t)
+		return
+	}
+	m.rollBack(t)
+}
+
+// abortDurable releases what an abort that had to be recorded has held back.
+func (m *Machine) abortDurable(t *transaction) {
+	switch {
+	case t == nil || t.state != txn.StateDeciding && t.state != txn.StateInDoubt:
+		panic("protocol: an abort became durable that nobody decided")
+	case t.plan == txn.PlanOnePhase:
+		m.onePhaseAborted(t)
+	default:
+		m.rollBack(t)
+	}
+}
+
+// rollBack tells the branches of an aborted transaction, those that may be prepared, and its
+// callers.
+func (m *Machine) rollBack(t *transaction) {
+	t.state, t.aborting = txn.StateRollingBack, false
 	for i := range t.branches {
 		b := &t.branches[i]
 		if b.state == txn.BranchEnlisted || b.state == txn.BranchPrepared {
@@ -299,10 +328,10 @@ func (m *Machine) notRunning(id txn.ID, act string) error {
 			Message: fmt.Sprintf("cannot %s %s: it is over or its time is up", act, id),
 			Effect:  "it was or is being rolled back, and none of its changes remain"}
 	}
-	if t := m.live[id]; t != nil && t.plan == txn.PlanOnePhase && t.heuristic() != 0 {
+	if d := m.state.open[id]; d != nil && d.Asking && len(d.Heuristics) > 0 {
 		return &txn.Refusal{Reason: txn.ReasonAlreadyDecided, Field: "transaction_id",
-			Message: fmt.Sprintf("cannot %s %s: its only branch was told to commit, and nothing "+
-				"proves how that ended (%s)", act, id, r.Outcome),
+			Message: fmt.Sprintf("cannot %s %s: a branch of it is gone, and nothing proves "+
+				"how that ended (%s)", act, id, r.Outcome),
 			Effect: "this request changed nothing; a person has to look at the data"}
 	}
 	if t := m.live[id]; t != nil && t.plan == txn.PlanUnset {

@@ -33,6 +33,7 @@ type history struct {
 	durable []Record
 	now     Instant
 	req     ReqID
+	round   uint64
 	asked   map[ReqID]Event
 }
 
@@ -75,6 +76,8 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 		h.m.Step(Tick{Now: h.now})
 	case "room":
 		h.m.Step(Room{Available: h.arg(d, "available") == "true"})
+	case "confirm":
+		h.m.Step(Confirmed{Round: h.round})
 	case "cancel":
 		h.m.Step(Cancel{Of: h.asked[ReqID(h.num(d, "req", 0))]})
 	case "reached":
@@ -89,7 +92,7 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 
 // start makes a machine with resources a and b registered and the first block reserved, silently.
 func (h *history) start(d *datadriven.TestData) string {
-	h.cfg = Config{Block: 8}
+	h.cfg = Config{Block: 8, Classic: d.HasArg("classic")}
 	d.MaybeScanArgs(h.t, "pending", &h.cfg.MaxPending)
 	d.MaybeScanArgs(h.t, "active", &h.cfg.MaxActive)
 	d.MaybeScanArgs(h.t, "waiters", &h.cfg.MaxWaiters)
@@ -220,7 +223,13 @@ func (h *history) beginRequest(d *datadriven.TestData) txn.BeginRequest {
 }
 
 func (h *history) commitRequest(d *datadriven.TestData) txn.CommitRequest {
-	r := txn.CommitRequest{ID: h.id(d), Votes: h.votes(d)}
+	r := txn.CommitRequest{ID: h.id(d), Votes: h.votes(d), Intent: d.HasArg("intent")}
+	switch h.arg(d, "plan") {
+	case "classic":
+		r.Plan = txn.PlanClassic
+	case "delegate":
+		r.Plan = txn.PlanDelegate
+	}
 	if h.arg(d, "ack") == "decided" {
 		r.Ack = txn.AckDecided
 	}
@@ -274,6 +283,7 @@ func (h *history) answer(d *datadriven.TestData) Finished {
 		Branch: txn.BranchNo(h.num(d, "branch", 1)),
 		Reason: h.arg(d, "reason"),
 	}
+	f.Evidence = txn.Evidence{Position: h.position(d), XID: h.num(d, "xid", 0)}
 	switch h.arg(d, "act") {
 	case "commit":
 		f.Act = ActCommit
@@ -344,6 +354,10 @@ func (h *history) ready() string {
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "note %s\n", describeNote(n))
 	}
+	if r.Confirm != 0 {
+		h.round = r.Confirm
+		b.WriteString("confirm\n")
+	}
 	return b.String()
 }
 
@@ -360,6 +374,12 @@ func describe(r Record) string {
 			branches = append(branches, fmt.Sprintf("%d@%d xid %d", b.Branch, b.RM, b.Evidence.XID))
 		}
 		return fmt.Sprintf("COMMIT %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
+	case IntentRecord:
+		var branches []string
+		for _, b := range r.Branches {
+			branches = append(branches, fmt.Sprintf("%d@%d", b.Branch, b.RM))
+		}
+		return fmt.Sprintf("INTENT %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
 	case OnePhaseRecord:
 		return fmt.Sprintf("ONE_PHASE %d {%d@%d}", r.ID.Seq(), r.Branch.Branch, r.Branch.RM)
 	case AbortRecord:

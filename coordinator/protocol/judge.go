@@ -28,6 +28,8 @@ const (
 	SaysAborting
 	// SaysOnePhase: its only branch was, or was about to be, told to commit without being prepared.
 	SaysOnePhase
+	// SaysIntent: its branches were being prepared, and it is committed if all of them are.
+	SaysIntent
 )
 
 // Facts is what is known about one branch of one resource: the log's side and the resource's.
@@ -38,6 +40,8 @@ type Facts struct {
 	Listed bool
 	// Older says that the name was handed out in an earlier epoch.
 	Older bool
+	// Never says that it was never prepared, by NeverPrepared.
+	Never bool
 }
 
 // Label names a row of the table above Judge.
@@ -73,6 +77,10 @@ const (
 //	@C  commit                   ROLLED_BACK, by proof        heuristic rollback
 //	@D  commit                   GONE, nothing proves how     heuristic hazard
 //	@K  commit and end           PREPARED (failed over)       commit again, alarm
+//	@P  intent                   UNKNOWN (cannot be asked)    leave, ask again
+//	@M  intent                   PREPARED                     commit, if every branch is
+//	@N  intent                   never prepared, by proof     abort
+//	@O  intent                   GONE or ended                hazard
 //	@Q  one-phase                COMMITTED, by proof          acknowledge
 //	@Q  one-phase                ROLLED_BACK, by proof        record the abort
 //	@Q  one-phase                PREPARED                     it did not commit: roll back
@@ -81,8 +89,13 @@ const (
 //	@G  nothing, this epoch      PREPARED (a late PREPARE)    roll back
 //	@V  nothing, or end          not prepared                 nothing to do
 //
-// Not here: @M to @P and @R belong to plans that log an intent or a marker; @U, a log that is
-// damaged before its tail, refuses to open and so never comes to a judgement.
+// Not here: @R belongs to the plan whose decision is a marker; @U, a log that is damaged before its
+// tail, refuses to open and so never comes to a judgement.
+//
+// @M to @O are about one branch of several. Their verdict is to leave it: what happens follows from
+// all branches together. An intent alone means that no branch was told to commit, so one that is
+// not prepared was never prepared; unless its history has moved to another server, which may have
+// lost it together with the knowledge.
 //
 // @Q is for an inquiry by a later epoch than the one that asked for the commit: that inquiry has
 // fenced the older request, so what it finds prepared can no longer commit by itself.
@@ -95,6 +108,8 @@ func Judge(f Facts) (Label, Verdict) {
 		return 'B', VerdictAcknowledge
 	case f.Standing == txn.StandingHeld:
 		return 'T', VerdictLeave
+	case f.Standing == txn.StandingUnknown && f.Says == SaysIntent:
+		return 'P', VerdictLeave
 	case f.Standing == txn.StandingUnknown:
 		return 'S', VerdictLeave
 	case f.Says == SaysForeign, f.Standing == txn.StandingForeign:
@@ -117,6 +132,14 @@ func Judge(f Facts) (Label, Verdict) {
 		return 'D', VerdictHazard
 	case f.Says == SaysOnePhase:
 		return 'Q', judgeOnePhase(f.Standing)
+	case f.Says == SaysIntent && prepared && f.Listed:
+		return 'M', VerdictLeave
+	case f.Says == SaysIntent && prepared:
+		return 'L', VerdictLeave
+	case f.Says == SaysIntent && f.Never:
+		return 'N', VerdictLeave
+	case f.Says == SaysIntent:
+		return 'O', VerdictLeave
 	case f.Says == SaysEnded && prepared:
 		return 'K', VerdictCommit
 	case (f.Says == SaysNothing || f.Says == SaysAborting) && prepared && f.Older:
@@ -164,6 +187,14 @@ func (l Label) Because() string {
 		return "committed and ended, and prepared again: a failover brought it back"
 	case 'L':
 		return "the log holds a commit of this transaction that does not list this branch"
+	case 'M':
+		return "its transaction was being prepared: it commits if every branch is prepared"
+	case 'N':
+		return "its transaction was being prepared, and this branch never was: it aborts"
+	case 'O':
+		return "its transaction was being prepared, and this branch ended or got lost"
+	case 'P':
+		return "its transaction was being prepared, and the resource could not be asked"
 	case 'Q':
 		return "its commit was left to this resource alone, which says how it ended"
 	case 'S':
@@ -177,7 +208,7 @@ func (l Label) Because() string {
 // Alarming says whether a person must hear of a branch with this label.
 func (l Label) Alarming() bool {
 	switch l {
-	case 'C', 'D', 'I', 'K', 'L', 'T':
+	case 'C', 'D', 'I', 'K', 'L', 'O', 'T':
 		return true
 	}
 	return false
@@ -191,6 +222,17 @@ func (v Verdict) String() string {
 
 func (l Label) String() string { return "@" + string(rune(l)) }
 
+// Says is what the log says about the branches of d.
+func (d *Decided) Says() Says {
+	switch {
+	case d.Asking && d.Commit.Plan == txn.PlanParallel:
+		return SaysIntent
+	case d.Asking:
+		return SaysOnePhase
+	}
+	return SaysCommit
+}
+
 // Says is what the durable log alone says about a name that was found in the database with identity
 // at. Next is the first sequence not handed out: for a log that nobody runs, High. A branch is
 // listed if the decision names it in that database: the same name elsewhere is somebody's mistake.
@@ -201,10 +243,7 @@ func (s *State) Says(n txn.Name, at txn.Identity, next txn.Seq) (says Says, list
 	}
 	id := n.ID()
 	if d := s.open[id]; d != nil && d.Commit.Plan != txn.PlanUnset {
-		says = SaysCommit
-		if d.Asking {
-			says = SaysOnePhase
-		}
+		says = d.Says()
 		for _, b := range d.Commit.Branches {
 			if b.Branch == n.Branch && s.resources[b.RM-1].Identity == at {
 				return says, true

@@ -57,6 +57,14 @@ func TestJudge(t *testing.T) {
 		{"one phase, prepared", facts(onePhase, prepared, true, true), 'Q', rollBack},
 		{"one phase, gone", facts(onePhase, gone, true, true), 'Q', VerdictHazard},
 		{"one phase, unreachable", facts(onePhase, unknown, true, true), 'S', leave},
+		{"intent, prepared", facts(SaysIntent, prepared, true, true), 'M', leave},
+		{"intent, never prepared", Facts{Says: SaysIntent, Standing: gone, Never: true}, 'N',
+			leave},
+		{"intent, gone", facts(SaysIntent, gone, true, true), 'O', leave},
+		{"intent, rolled back", facts(SaysIntent, rolledBack, true, true), 'O', leave},
+		{"intent, unreachable", facts(SaysIntent, unknown, true, true), 'P', leave},
+		{"intent without it", facts(SaysIntent, prepared, false, true), 'L', leave},
+		{"intent, another server", facts(SaysIntent, held, true, true), 'T', leave},
 		{"over and gone", facts(SaysNothing, gone, false, false), 'V', leave},
 	} {
 		label, verdict := Judge(c.facts)
@@ -73,7 +81,7 @@ func TestJudge(t *testing.T) {
 // record can mean abort, and acknowledged only by proof.
 func TestJudgeNeverGuesses(t *testing.T) {
 	const prepared = txn.StandingPrepared
-	for says := SaysNothing; says <= SaysOnePhase; says++ {
+	for says := SaysNothing; says <= SaysIntent; says++ {
 		for standing := txn.StandingUnknown; standing <= txn.StandingForeign; standing++ {
 			for i := range 4 {
 				f := Facts{Says: says, Standing: standing, Listed: i&1 == 1, Older: i&2 == 2}

@@ -19,6 +19,11 @@ type Machine struct {
 	// effects exist only in persisted.
 	index    uint64
 	inflight []Append
+	// Proofs of ownership: rounds that were asked for, and what the next one is for.
+	lastRound   uint64
+	rounds      []round
+	unconfirmed []txn.ID
+
 	room     bool
 	draining bool
 
@@ -144,6 +149,8 @@ func (m *Machine) Step(e Event) {
 		m.register(e)
 	case Persisted:
 		m.persisted(e.Index)
+	case Confirmed:
+		m.confirmed(e.Round)
 	case Room:
 		m.room = e.Available
 	case Reached:
@@ -162,6 +169,7 @@ func (m *Machine) Step(e Event) {
 // Ready takes what has gathered since the last call. The caller owns the result.
 func (m *Machine) Ready() Ready {
 	m.end()
+	m.askConfirm()
 	r := m.ready
 	m.ready = Ready{}
 	return r
@@ -260,6 +268,8 @@ func (m *Machine) persisted(index uint64) {
 			m.commitDurable(m.live[r.ID])
 		case OnePhaseRecord:
 			m.onePhaseDurable(m.live[r.ID])
+		case IntentRecord:
+			m.intentDurable(m.live[r.ID])
 		case AbortRecord:
 			m.abortDurable(m.live[r.ID])
 		case RangeRecord:

@@ -23,7 +23,7 @@ import (
 // onePhase starts a one-phase commit if exactly one branch may have work, nobody has prepared it,
 // and its resource can do without.
 func (m *Machine) onePhase(t *transaction) bool {
-	if t.state != txn.StatePreparing {
+	if t.state != txn.StatePreparing || t.plan != txn.PlanUnset {
 		return false
 	}
 	var last *branch
@@ -136,9 +136,9 @@ func (m *Machine) onePhaseCommitted(t *transaction) {
 	m.settle(t)
 }
 
-// abortDurable ends a one-phase commit that did not happen. A branch that turned out to be prepared
-// is told to roll back.
-func (m *Machine) abortDurable(t *transaction) {
+// onePhaseAborted ends a one-phase commit that did not happen. A branch that turned out to be
+// prepared is told to roll back.
+func (m *Machine) onePhaseAborted(t *transaction) {
 	t.state = txn.StateRollingBack
 	for i := range t.branches {
 		b := &t.branches[i]

@@ -61,8 +61,18 @@ type OnePhaseRecord struct {
 	Branch CommitBranch
 }
 
-// AbortRecord says that the resource of a OnePhaseRecord has proven that the branch did not commit
-// and never will.
+// IntentRecord says that the branches it lists are being prepared, and that the transaction is
+// committed if all of them are. Until COMMIT or ABORT is recorded, no record does not mean abort.
+type IntentRecord struct {
+	ID    txn.ID
+	Label string
+	Key   Key
+	// Branches have, as evidence, who their resources were and how far their histories had come.
+	Branches []CommitBranch
+}
+
+// AbortRecord says that a transaction with a OnePhaseRecord or an IntentRecord did not commit and
+// never will.
 type AbortRecord struct{ ID txn.ID }
 
 // EndRecord says that every branch of these commits is proven finished, so that a restart need not
@@ -119,6 +129,7 @@ func (RangeRecord) isRecord()     {}
 func (ResourceRecord) isRecord()  {}
 func (CommitRecord) isRecord()    {}
 func (OnePhaseRecord) isRecord()  {}
+func (IntentRecord) isRecord()    {}
 func (AbortRecord) isRecord()     {}
 func (EndRecord) isRecord()       {}
 func (HeuristicRecord) isRecord() {}

@@ -37,7 +37,8 @@ type State struct {
 // for an operator.
 type Decided struct {
 	Commit CommitRecord
-	// Asking: only a OnePhaseRecord is there, and its resource has to be asked how it ended.
+	// Asking: only a OnePhaseRecord or an IntentRecord is there, and the resources have to be asked
+	// how it ended.
 	Asking bool
 	// Heuristics holds the recorded contradictions, at most one for each branch.
 	Heuristics []HeuristicRecord
@@ -63,7 +64,11 @@ func (s *State) Apply(r Record) error {
 	case CommitRecord:
 		return s.applyCommit(r)
 	case OnePhaseRecord:
-		return s.applyOnePhase(r)
+		return s.applyAsking(CommitRecord{ID: r.ID, Plan: txn.PlanOnePhase, Label: r.Label,
+			Key: r.Key, Branches: []CommitBranch{r.Branch}})
+	case IntentRecord:
+		return s.applyAsking(CommitRecord{ID: r.ID, Plan: txn.PlanParallel, Label: r.Label,
+			Key: r.Key, Branches: r.Branches})
 	case AbortRecord:
 		return s.applyAbort(r)
 	case EndRecord:
@@ -169,7 +174,7 @@ func (s *State) applyResource(r ResourceRecord) error {
 
 func (s *State) applyCommit(r CommitRecord) error {
 	d := s.open[r.ID]
-	answered := d != nil && d.Asking && len(d.Heuristics) == 0 && r.Plan == txn.PlanOnePhase
+	answered := d != nil && d.Asking && len(d.Heuristics) == 0 && r.Plan == d.Commit.Plan
 	if d != nil && !answered || s.Committed(r.ID) {
 		return fmt.Errorf("%w: %s is committed twice", ErrContradiction, r.ID)
 	}
@@ -208,16 +213,15 @@ func (s *State) checkDecision(r CommitRecord) error {
 	return nil
 }
 
-func (s *State) applyOnePhase(r OnePhaseRecord) error {
-	if s.open[r.ID] != nil || s.Committed(r.ID) {
-		return fmt.Errorf("%w: %s begins to commit twice", ErrContradiction, r.ID)
+// applyAsking takes what comes before a decision of which an absent record tells nothing.
+func (s *State) applyAsking(c CommitRecord) error {
+	if s.open[c.ID] != nil || s.Committed(c.ID) {
+		return fmt.Errorf("%w: %s begins to commit twice", ErrContradiction, c.ID)
 	}
-	c := CommitRecord{ID: r.ID, Plan: txn.PlanOnePhase, Label: r.Label, Key: r.Key,
-		Branches: []CommitBranch{r.Branch}}
 	if err := s.checkDecision(c); err != nil {
 		return err
 	}
-	s.open[r.ID] = &Decided{Commit: c, Asking: true}
+	s.open[c.ID] = &Decided{Commit: c, Asking: true}
 	return nil
 }
 
@@ -373,6 +377,8 @@ func (d *Decided) record() Record {
 	switch {
 	case c.Plan == txn.PlanUnset:
 		return nil
+	case d.Asking && c.Plan == txn.PlanParallel:
+		return IntentRecord{ID: c.ID, Label: c.Label, Key: c.Key, Branches: c.Branches}
 	case d.Asking:
 		return OnePhaseRecord{ID: c.ID, Label: c.Label, Key: c.Key, Branch: c.Branches[0]}
 	}
@@ -394,6 +400,9 @@ func (s *State) Inheritance(lsn uint64) iter.Seq[Record] {
 				c.Key = Key{}
 				r = c
 			case OnePhaseRecord:
+				c.Key = Key{}
+				r = c
+			case IntentRecord:
 				c.Key = Key{}
 				r = c
 			default:

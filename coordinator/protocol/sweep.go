@@ -153,7 +153,11 @@ func (m *Machine) facts(r *resource, n SweptName) Facts {
 	}
 	id := n.Name.ID()
 	t := m.live[id]
-	if t != nil && (!t.decided() || t.asked()) && !mutant.On(mutant.SweepInFlight) {
+	// What resources could not tell the end of is for a person: no decision is in the log, so that
+	// what a sweep finds of it is nobody's to finish.
+	d := m.state.open[id]
+	asked := d != nil && d.Asking
+	if t != nil && (!t.decided() || asked) && !mutant.On(mutant.SweepInFlight) {
 		f.Says = SaysLive
 		if t.state == txn.StateRollingBack {
 			f.Says = SaysAborting

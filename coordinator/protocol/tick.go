@@ -99,7 +99,7 @@ func (m *Machine) due(t *transaction) {
 	switch {
 	case t.undecided() && m.expired(t):
 		m.expire(t)
-	case t.state == txn.StatePreparing && m.now >= t.votesBy:
+	case t.state == txn.StatePreparing && t.votesBy != 0 && m.now >= t.votesBy:
 		b := t.missing()
 		m.abort(t, abortReason{txn.CausePrepareLimit, "no vote in time: " + b.lastErr,
 			m.resources[b.rm-1].Name, ""})

@@ -22,8 +22,14 @@ type transaction struct {
 
 	branches []branch
 	// closed: Commit has come, and the set of branches is final.
-	closed  bool
-	waiters []waiter
+	closed bool
+	// intended is how many branches the intent lists, and written says that it is durable;
+	// confirming and confirmed are about ownership of the log after the last vote, and implied
+	// says that all of it is there: the commit may be told ahead of its record. aborting: ABORT is
+	// on its way to the disk.
+	intended                                          int
+	written, confirming, confirmed, implied, aborting bool
+	waiters                                           []waiter
 
 	key        Key
 	keyWaiters []Begin
@@ -42,6 +48,8 @@ type branch struct {
 	asked, forced bool
 	attempts      int
 	lastErr       string
+	// found is what an inquiry into an intent has shown, or zero.
+	found Label
 	// sqlState is why a one-phase commit was refused.
 	sqlState string
 }
@@ -69,17 +77,11 @@ func (t *transaction) undecided() bool {
 	return t.state == txn.StateActive || t.state == txn.StatePreparing
 }
 
-// asking says whether the resource of a one-phase commit has the word: until it has answered,
-// nobody may say how t ends.
+// asking says whether resources have the word, that of a one-phase commit or those of an intent
+// that an earlier epoch has left: until they have answered, nobody may say how t ends.
 func (t *transaction) asking() bool {
-	return t.plan == txn.PlanOnePhase &&
-		(t.state == txn.StateDeciding || t.state == txn.StateInDoubt)
-}
-
-// asked says whether a person has to look at t because its resource could not tell how it ended.
-// No decision is in the log, so that what a sweep finds of it is nobody's to finish.
-func (t *transaction) asked() bool {
-	return t.plan == txn.PlanOnePhase && t.state == txn.StateHeuristic
+	return t.state == txn.StateInDoubt ||
+		t.state == txn.StateDeciding && t.plan == txn.PlanOnePhase
 }
 
 // decided says whether the decision to commit is durable.
@@ -122,10 +124,10 @@ func (t *transaction) outcome() txn.Outcome {
 	case h != txn.OutcomeUnknown:
 		return txn.OutcomeUnknown
 	}
-	switch t.state {
-	case txn.StateCommitting, txn.StateCommitted:
+	switch {
+	case t.implied, t.state == txn.StateCommitting, t.state == txn.StateCommitted:
 		return txn.OutcomeCommitted
-	case txn.StateRollingBack, txn.StateRolledBack:
+	case t.state == txn.StateRollingBack, t.state == txn.StateRolledBack:
 		return txn.OutcomeRolledBack
 	}
 	return txn.OutcomeUnknown
@@ -160,10 +162,19 @@ func (t *transaction) heuristic() txn.Outcome {
 	return txn.OutcomeHeuristicRollback
 }
 
+// shown is the state for callers: a commit that is implied is over for them, though its record is
+// on its way.
+func (t *transaction) shown() txn.State {
+	if t.implied && t.state == txn.StateDeciding {
+		return txn.StateCommitting
+	}
+	return t.state
+}
+
 // result is what a caller is told about t now. It shares nothing with t.
 func (m *Machine) result(t *transaction) *txn.Result {
 	r := &txn.Result{
-		ID: t.id, State: t.state, Outcome: t.outcome(), Plan: t.plan, Label: t.label,
+		ID: t.id, State: t.shown(), Outcome: t.outcome(), Plan: t.plan, Label: t.label,
 		Age:   txn.Nanoseconds(int64(m.now - t.begun)),
 		Cause: t.abort.cause, Reason: t.abort.reason, Resource: t.abort.resource,
 		SQLState: t.abort.sqlState,

@@ -8,7 +8,7 @@
 //	 1 OPEN       epoch, host, pid, version, wall clock
 //	 2 RANGE      low, high
 //	 3 RESOURCE   rm, name, kind, identity, position
-//	 4 INTENT     reserved
+//	 4 INTENT     id, label, key, n × {branch, rm, evidence}
 //	 5 COMMIT     id, plan, label, key, n × {branch, rm, evidence}
 //	 6 ABORT      id
 //	 7 END        n × id
@@ -113,6 +113,9 @@ func Encode(buf []byte, r protocol.Record) txlog.Record {
 	case protocol.OnePhaseRecord:
 		t = TypeOnePhase
 		w.fixed(r.ID[:]).str(r.Label).key(r.Key).branch(r.Branch)
+	case protocol.IntentRecord:
+		t = TypeIntent
+		w.fixed(r.ID[:]).str(r.Label).key(r.Key).branches(r.Branches)
 	case protocol.AbortRecord:
 		t = TypeAbort
 		w.fixed(r.ID[:])
@@ -192,9 +195,12 @@ func (w *writer) position(p txn.Position) *writer {
 }
 
 func (w *writer) commit(r protocol.CommitRecord) {
-	w.fixed(r.ID[:]).num(uint64(r.Plan)).str(r.Label).key(r.Key)
-	w.num(uint64(len(r.Branches)))
-	for _, b := range r.Branches {
+	w.fixed(r.ID[:]).num(uint64(r.Plan)).str(r.Label).key(r.Key).branches(r.Branches)
+}
+
+func (w *writer) branches(all []protocol.CommitBranch) {
+	w.num(uint64(len(all)))
+	for _, b := range all {
 		w.branch(b)
 	}
 }
@@ -244,6 +250,9 @@ func (r *reader) record(t uint8) protocol.Record {
 	case TypeOnePhase:
 		return protocol.OnePhaseRecord{ID: r.id(), Label: r.str(), Key: r.optionalKey(),
 			Branch: r.commitBranch()}
+	case TypeIntent:
+		return protocol.IntentRecord{ID: r.id(), Label: r.str(), Key: r.optionalKey(),
+			Branches: r.branches()}
 	case TypeAbort:
 		return protocol.AbortRecord{ID: r.id()}
 	case TypeMark:
@@ -272,21 +281,25 @@ func (r *reader) record(t uint8) protocol.Record {
 }
 
 func (r *reader) commit() protocol.CommitRecord {
-	c := protocol.CommitRecord{
-		ID:    r.id(),
-		Plan:  txn.Plan(r.num(uint64(txn.PlanDelegate))),
-		Label: r.str(),
-		Key:   r.optionalKey(),
+	return protocol.CommitRecord{
+		ID:       r.id(),
+		Plan:     txn.Plan(r.num(uint64(txn.PlanDelegate))),
+		Label:    r.str(),
+		Key:      r.optionalKey(),
+		Branches: r.branches(),
 	}
+}
+
+func (r *reader) branches() (all []protocol.CommitBranch) {
 	n := r.count(2)
 	if n > txn.MaxBranches {
 		r.bad = true
-		return c
+		return nil
 	}
 	for range n {
-		c.Branches = append(c.Branches, r.commitBranch())
+		all = append(all, r.commitBranch())
 	}
-	return c
+	return all
 }
 
 func (r *reader) commitBranch() protocol.CommitBranch {

@@ -3,9 +3,10 @@
 // It checks what comes in against the limits of package txn, naming field and limit, hands it to
 // the [Coordinator], and tells the outcome in the way that the service promises:
 //
-//   - CommitTransaction answers OK for a committed transaction and for nothing else. One that is
-//     rolled back is the status ABORTED, one whose outcome is not known yet UNAVAILABLE with the
-//     reason OUTCOME_UNKNOWN, so that no client can take a reply without looking for a commit.
+//   - CommitTransaction answers OK for a committed transaction and, but for an intent, which
+//     decides nothing, for nothing else. One that is rolled back is the status ABORTED, one whose
+//     outcome is not known yet UNAVAILABLE with the reason OUTCOME_UNKNOWN, so that no client can
+//     take a reply without looking for a commit.
 //   - GetTransaction and ListTransactions answer OK and leave the outcome to be read.
 //   - A refusal says that nothing was changed, and why. Package wire maps it to its code.
 //
@@ -139,7 +140,7 @@ func (s *Server) CommitTransaction(
 	if err != nil {
 		return nil, wire.Status(err)
 	}
-	if result.Outcome != txn.OutcomeCommitted {
+	if result.Outcome != txn.OutcomeCommitted && !req.Intent {
 		return nil, wire.Status(&wire.OutcomeError{Result: result})
 	}
 	return &gavelv1.CommitTransactionResponse{

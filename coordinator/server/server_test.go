@@ -149,7 +149,7 @@ func TestCommitted(t *testing.T) {
 	answer, err := connect(t, f, Options{}).CommitTransaction(t.Context(),
 		&gavelv1.CommitTransactionRequest{
 			TransactionId: testID().String(), AckLevel: gavelv1.AckLevel_ACK_LEVEL_DECIDED,
-			Wait: durationpb.New(time.Second),
+			Wait: durationpb.New(time.Second), Plan: gavelv1.Plan_PLAN_CLASSIC,
 			Votes: []*gavelv1.BranchVote{
 				{Branch: 1, Vote: gavelv1.Vote_VOTE_YES, Evidence: &gavelv1.Evidence{Xid: 9}},
 				{Branch: 2, Vote: gavelv1.Vote_VOTE_NO, Sqlstate: "40001",
@@ -160,6 +160,7 @@ func TestCommitted(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := txn.CommitRequest{ID: testID(), Ack: txn.AckDecided, Wait: time.Second,
+		Plan: txn.PlanClassic,
 		Votes: []txn.BranchVote{
 			{Branch: 1, Vote: txn.VoteYes, Evidence: txn.Evidence{XID: 9}},
 			{Branch: 2, Vote: txn.VoteNo, SQLState: "40001",
@@ -170,6 +171,26 @@ func TestCommitted(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"bank_b"}, answer.GetPendingResources()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestIntent: an intent is answered with OK, whatever is known of the outcome.
+func TestIntent(t *testing.T) {
+	f := &fake{commit: func(r txn.CommitRequest) (txn.Result, error) {
+		return txn.Result{ID: r.ID, State: txn.StatePreparing, Plan: txn.PlanParallel},
+			map[bool]error{false: errors.New("no intent")}[r.Intent]
+	}}
+	client := connect(t, f, Options{})
+	answer, err := client.CommitTransaction(t.Context(),
+		&gavelv1.CommitTransactionRequest{TransactionId: testID().String(), Intent: true})
+	if err != nil || answer.GetTransaction().GetPlan() != gavelv1.Plan_PLAN_PARALLEL ||
+		answer.GetTransaction().GetOutcome() != gavelv1.Outcome_OUTCOME_UNKNOWN {
+		t.Errorf("%v, %v", answer, err)
+	}
+	_, err = client.CommitTransaction(t.Context(),
+		&gavelv1.CommitTransactionRequest{TransactionId: testID().String(), Plan: 77})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("an unknown plan: %v", err)
 	}
 }
 

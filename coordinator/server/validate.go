@@ -83,8 +83,12 @@ func (s *Server) commitRequest(r *gavelv1.CommitTransactionRequest) (txn.CommitR
 	if err != nil {
 		return none, err
 	}
+	if _, known := gavelv1.Plan_name[int32(r.GetPlan())]; !known {
+		return none, invalid("plan", "%d is not a plan", r.GetPlan())
+	}
 	return txn.CommitRequest{
 		ID: id, Votes: votes, Ack: wire.DecodeAckLevel(r.GetAckLevel()), Wait: wait,
+		Intent: r.GetIntent(), Plan: wire.DecodePlan(r.GetPlan()),
 	}, nil
 }
 

@@ -432,13 +432,20 @@ func (s *Store) Inquire(
 func (s *Store) inquire(
 	v view, f txn.Fence, b participant.Branch,
 ) (participant.Finding, error) {
-	_, ok, err := v.prepared(b.Name.String())
+	r, ok, err := v.prepared(b.Name.String())
 	if err != nil || ok {
-		return found(txn.StandingPrepared, ""), err
+		return participant.Finding{Standing: txn.StandingPrepared,
+			Evidence: r.evidence(s.identity)}, err
 	}
-	return s.unprepared(v, f, b, func(*branch) (participant.Finding, error) {
+	finding, err := s.unprepared(v, f, b, func(*branch) (participant.Finding, error) {
 		return found(txn.StandingUnknown, "the branch is not prepared yet"), nil
 	})
+	if err != nil {
+		return finding, err
+	}
+	e, err := v.endOf(b.Name.String())
+	finding.Evidence = txn.Evidence{Identity: s.identity, Position: v.position(), XID: e.xid}
+	return finding, err
 }
 
 // List implements participant.Resource.

@@ -255,7 +255,19 @@ func (a *adapter) find(b participant.Branch) participant.Finding {
 	case b.Evidence.IsZero(), a.fault == "no evidence":
 		return participant.Finding{Standing: txn.StandingGone}
 	}
+	if a.ended[b.Name] == txn.StandingUnknown {
+		return participant.Finding{Standing: txn.StandingGone}
+	}
 	return participant.Finding{Standing: a.ended[b.Name]}
+}
+
+// shown is the evidence of an inquiry.
+func (s *store) shown(name txn.Name, standing txn.Standing) txn.Evidence {
+	if standing == txn.StandingPrepared {
+		return s.evidence(name)
+	}
+	return txn.Evidence{Identity: identity, Position: txn.Position{Timeline: 1},
+		XID: s.xids[name]}
 }
 
 func (a *adapter) Inquire(
@@ -269,6 +281,9 @@ func (a *adapter) Inquire(
 	findings := make([]participant.Finding, len(b))
 	for i := range b {
 		findings[i] = a.find(b[i])
+		if a.fault != "inquire shows nothing" {
+			findings[i].Evidence = a.shown(b[i].Name, findings[i].Standing)
+		}
 		if a.fault == "inquire finishes" && findings[i].Standing == txn.StandingPrepared {
 			a.end(b[i].Name, true)
 		}
@@ -282,7 +297,8 @@ func (a *adapter) List(_ context.Context, f txn.Fence) (participant.Listing, err
 	if err := a.admit(f, 0); err != nil {
 		return participant.Listing{}, err
 	}
-	l := participant.Listing{Identity: identity, Used: len(a.prepared), Limit: 100}
+	l := participant.Listing{Identity: identity, Position: txn.Position{Timeline: 1},
+		Used: len(a.prepared), Limit: 100}
 	for name := range a.prepared {
 		if a.fault == "short list" && len(l.Branches) == 1 {
 			break
@@ -401,6 +417,7 @@ var faults = map[string]string{
 	"failed work votes yes": "failed_work_is_not_Yes",
 	"abandoned is prepared": "abandoned_work_is_not_Yes",
 	"inquire finishes":      "inquire_changes_nothing",
+	"inquire shows nothing": "inquire_shows_what_it_saw",
 	"short list":            "list_is_complete_and_exact",
 	"any log":               "other_logs_are_not_touched",
 	"any owner":             "other_owners_are_not_touched",

@@ -160,6 +160,38 @@ func (s *suite) testInquire(t *testing.T) {
 	standing(t, r.Inquire, f, b, s.proven(b, txn.StandingCommitted))
 }
 
+// testInquireShows: who has written down an intent, and no vote, learns from an inquiry what a vote
+// would have told: the evidence of what is prepared, and where something was not found that never
+// was.
+func (s *suite) testInquireShows(t *testing.T) {
+	r, f := s.open(t), s.fence()
+	l, err := r.List(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	intended := txn.Evidence{Identity: l.Identity, Position: l.Position}
+	b := s.prepared(t, r, f)
+	got := finding(t, r.Inquire, f, participant.Branch{Name: b.Name, Evidence: intended})
+	shown := got.Evidence
+	if got.Standing != txn.StandingPrepared || shown.Identity != b.Evidence.Identity ||
+		shown.XID != b.Evidence.XID || shown.Timeline != b.Evidence.Timeline {
+		t.Errorf("prepared: %+v, voted with %+v", got, b.Evidence)
+	}
+	never := participant.Branch{Name: s.name(), Evidence: intended}
+	got = finding(t, r.Inquire, f, never)
+	if got.Standing != txn.StandingGone && got.Standing != txn.StandingRolledBack ||
+		got.Evidence.Identity != l.Identity || got.Evidence.Timeline != l.Position.Timeline ||
+		got.Evidence.XID != 0 {
+		t.Errorf("never prepared: %+v", got)
+	}
+	// Whatever is remembered of a branch that had been prepared, it must not look like that.
+	standing(t, r.Rollback, f, b, txn.StandingRolledBack)
+	got = finding(t, r.Inquire, f, participant.Branch{Name: b.Name, Evidence: intended})
+	if got.Standing == txn.StandingRolledBack && got.Evidence.XID == 0 {
+		t.Errorf("prepared and rolled back: %+v", got)
+	}
+}
+
 func (s *suite) testResolvedByHand(commit bool) func(*testing.T) {
 	ended, against := txn.StandingRolledBack, txn.StandingCommitted
 	if commit {

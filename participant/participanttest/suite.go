@@ -41,6 +41,7 @@ func Run(t *testing.T, h Harness) {
 		{"abandoned work is not Yes", s.testAbandonedWork},
 		{"commit of what never was is no success", s.testFinishUnknown},
 		{"inquire changes nothing", s.testInquire},
+		{"inquire shows what it saw", s.testInquireShows},
 		{"list is complete and exact", s.testList},
 		{"other logs are not touched", s.testOtherLogs},
 		{"other owners are not touched", s.testOtherOwners},

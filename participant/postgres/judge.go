@@ -45,7 +45,9 @@ func (r *Resource) judge(
 			return participant.Finding{}, err
 		}
 	}
-	return participant.Finding{Standing: a.Standing, Reason: a.Reason}, nil
+	// A branch has a transaction number in its evidence only if it was prepared.
+	return participant.Finding{Standing: a.Standing, Reason: a.Reason, Evidence: txn.Evidence{
+		Identity: a.Place.Identity, Position: a.Place.Position, XID: ev.XID}}, nil
 }
 
 // maxTimelines bounds the histories that are kept; a database that fails over more often than that

@@ -158,7 +158,8 @@ func (r *Resource) reading(ctx context.Context, questions func(*session) error) 
 }
 
 // Inquire tells where branches stand and changes nothing. A branch that is not listed is judged by
-// its evidence, and is Gone without.
+// its evidence, and is Gone without. One that is listed is vouched for as a vote would be: it is
+// listed while its PREPARE still waits for a standby.
 func (r *Resource) Inquire(
 	ctx context.Context, f txn.Fence, b []participant.Branch,
 ) ([]participant.Finding, error) {
@@ -180,11 +181,21 @@ func (r *Resource) inquire(
 	if err != nil {
 		return err
 	}
+	var barrier error
+	if len(found) > 0 {
+		barrier = pgbranch.Barrier(ctx, s.PgConn)
+	}
+	if barrier != nil && !errors.Is(barrier, pgbranch.ErrNotReplicated) {
+		return fmt.Errorf("postgres: vouch for what %s lists: %w", r.config.Name, barrier)
+	}
 	for i := range b {
 		listed, prepared := found[b[i].Name]
 		switch {
+		case prepared && listed.Ours && barrier != nil:
+			findings[i] = participant.Finding{Reason: barrier.Error()}
 		case prepared && listed.Ours:
-			findings[i] = participant.Finding{Standing: txn.StandingPrepared}
+			findings[i] = participant.Finding{Standing: txn.StandingPrepared,
+				Evidence: listed.Evidence}
 		case prepared:
 			findings[i] = foreign(listed.Owner)
 		default:

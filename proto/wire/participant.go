@@ -119,6 +119,7 @@ func EncodeFindings(findings []participant.Finding) []*gavelv1.Finding {
 			Standing: standings().toWire(f.Standing, gavelv1.Standing_STANDING_UNKNOWN),
 			Reason:   clean(Cut(f.Reason, txn.MaxReasonLen)),
 			Sqlstate: clean(f.SQLState),
+			Evidence: EncodeEvidence(f.Evidence),
 		}
 	}
 	return out
@@ -136,6 +137,7 @@ func DecodeFindings(findings []*gavelv1.Finding, want int) ([]participant.Findin
 			Standing: standings().fromWire(f.GetStanding(), txn.StandingUnknown),
 			Reason:   Cut(f.GetReason(), txn.MaxReasonLen),
 			SQLState: f.GetSqlstate(),
+			Evidence: DecodeEvidence(f.GetEvidence()),
 		}
 	}
 	return out, nil

@@ -68,6 +68,14 @@ func ackLevels() table[txn.AckLevel, gavelv1.AckLevel] {
 	}
 }
 
+// EncodePlan writes a plan.
+func EncodePlan(p txn.Plan) gavelv1.Plan {
+	return plans().toWire(p, gavelv1.Plan_PLAN_UNSPECIFIED)
+}
+
+// DecodePlan reads a plan; what it does not know is PlanUnset.
+func DecodePlan(p gavelv1.Plan) txn.Plan { return plans().fromWire(p, txn.PlanUnset) }
+
 // EncodeState writes a transaction's state.
 func EncodeState(s txn.State) gavelv1.TransactionState {
 	return states().toWire(s, gavelv1.TransactionState_TRANSACTION_STATE_UNSPECIFIED)

@@ -46,6 +46,16 @@ const (
 	IDAboveHighWater
 	// KeyNotLogged leaves the idempotency key out of the record.
 	KeyNotLogged
+	// AbortUnwritten tells an abort, and rolls back, although an intent may be durable.
+	AbortUnwritten
+	// ImpliedUnwritten tells a commit before its intent is durable.
+	ImpliedUnwritten
+	// ReadOnlyImplied tells a commit although a branch of its intent has nothing prepared.
+	ReadOnlyImplied
+	// ImpliedWithoutConfirm tells a commit without knowing who owns the log by now.
+	ImpliedWithoutConfirm
+	// GoneIsNeverPrepared takes a branch that a failover has lost for one that never was.
+	GoneIsNeverPrepared
 	// OnePhaseUnlogged commits in one phase without the record before.
 	OnePhaseUnlogged
 	// FenceIgnored lets a deposed coordinator act.

@@ -17,9 +17,9 @@ const Enabled = true
 
 // names are the words of the steps on the socket, in their order.
 var names = [...]string{
-	"afterBegin", "beforePrepareSend", "afterVote", "beforeForce", "afterForceBeforeSend",
-	"beforeSend", "afterSend", "beforeAckClient", "afterAck", "beforeEnd", "duringCheckpoint",
-	"duringRoll", "duringRecovery",
+	"afterBegin", "beforePrepareSend", "beforeIntent", "afterIntent", "afterVote", "beforeForce",
+	"afterForceBeforeSend", "beforeSend", "afterSend", "beforeAckClient", "afterAck", "beforeEnd",
+	"duringCheckpoint", "duringRoll", "duringRecovery",
 }
 
 func (s Step) String() string { return names[s] }

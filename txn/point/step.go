@@ -8,6 +8,8 @@ type Step uint8
 const (
 	AfterBegin Step = iota
 	BeforePrepareSend
+	BeforeIntent
+	AfterIntent
 	AfterVote
 	BeforeForce
 	AfterForceBeforeSend

@@ -281,7 +281,11 @@ type Finding struct {
 	// What was seen, for people. Empty where the standing says it all.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The database's code behind STANDING_ROLLED_BACK, if there was one.
-	Sqlstate      string `protobuf:"bytes,3,opt,name=sqlstate,proto3" json:"sqlstate,omitempty"`
+	Sqlstate string `protobuf:"bytes,3,opt,name=sqlstate,proto3" json:"sqlstate,omitempty"`
+	// Of Inquire: with STANDING_PREPARED that of a VOTE_YES, and all that it vouches for; with
+	// STANDING_GONE and STANDING_ROLLED_BACK the identity and position at which the branch was not
+	// found, and an xid only if it is known to have been prepared.
+	Evidence      *Evidence `protobuf:"bytes,4,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +339,13 @@ func (x *Finding) GetSqlstate() string {
 		return x.Sqlstate
 	}
 	return ""
+}
+
+func (x *Finding) GetEvidence() *Evidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
 }
 
 // PreparedVote is the answer of Prepare for one branch.
@@ -1595,11 +1606,12 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\x03lsn\x18\x03 \x01(\x04R\x03lsn\"`\n" +
 	"\tBranchRef\x12#\n" +
 	"\rprepared_name\x18\x01 \x01(\tR\fpreparedName\x12.\n" +
-	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"m\n" +
+	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"\x9d\x01\n" +
 	"\aFinding\x12.\n" +
 	"\bstanding\x18\x01 \x01(\x0e2\x12.gavel.v1.StandingR\bstanding\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
-	"\bsqlstate\x18\x03 \x01(\tR\bsqlstate\"\x96\x01\n" +
+	"\bsqlstate\x18\x03 \x01(\tR\bsqlstate\x12.\n" +
+	"\bevidence\x18\x04 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"\x96\x01\n" +
 	"\fPreparedVote\x12\"\n" +
 	"\x04vote\x18\x01 \x01(\x0e2\x0e.gavel.v1.VoteR\x04vote\x12.\n" +
 	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\x12\x16\n" +
@@ -1750,55 +1762,56 @@ var file_gavel_v1_participant_proto_goTypes = []any{
 var file_gavel_v1_participant_proto_depIdxs = []int32{
 	25, // 0: gavel.v1.BranchRef.evidence:type_name -> gavel.v1.Evidence
 	0,  // 1: gavel.v1.Finding.standing:type_name -> gavel.v1.Standing
-	26, // 2: gavel.v1.PreparedVote.vote:type_name -> gavel.v1.Vote
-	25, // 3: gavel.v1.PreparedVote.evidence:type_name -> gavel.v1.Evidence
-	1,  // 4: gavel.v1.Check.level:type_name -> gavel.v1.CheckLevel
-	2,  // 5: gavel.v1.HelloRequest.fence:type_name -> gavel.v1.Fence
-	27, // 6: gavel.v1.DescribeResponse.identity:type_name -> gavel.v1.Identity
-	28, // 7: gavel.v1.DescribeResponse.position:type_name -> gavel.v1.Position
-	6,  // 8: gavel.v1.DescribeResponse.checks:type_name -> gavel.v1.Check
-	2,  // 9: gavel.v1.PrepareRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 10: gavel.v1.PrepareRequest.branches:type_name -> gavel.v1.BranchRef
-	5,  // 11: gavel.v1.PrepareResponse.votes:type_name -> gavel.v1.PreparedVote
-	2,  // 12: gavel.v1.CommitRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 13: gavel.v1.CommitRequest.branches:type_name -> gavel.v1.BranchRef
-	4,  // 14: gavel.v1.CommitResponse.findings:type_name -> gavel.v1.Finding
-	2,  // 15: gavel.v1.RollbackRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 16: gavel.v1.RollbackRequest.branches:type_name -> gavel.v1.BranchRef
-	4,  // 17: gavel.v1.RollbackResponse.findings:type_name -> gavel.v1.Finding
-	2,  // 18: gavel.v1.InquireRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 19: gavel.v1.InquireRequest.branches:type_name -> gavel.v1.BranchRef
-	4,  // 20: gavel.v1.InquireResponse.findings:type_name -> gavel.v1.Finding
-	2,  // 21: gavel.v1.ListInDoubtRequest.fence:type_name -> gavel.v1.Fence
-	27, // 22: gavel.v1.ListingHeader.identity:type_name -> gavel.v1.Identity
-	28, // 23: gavel.v1.ListingHeader.position:type_name -> gavel.v1.Position
-	29, // 24: gavel.v1.ListedBranch.age:type_name -> google.protobuf.Duration
-	25, // 25: gavel.v1.ListedBranch.evidence:type_name -> gavel.v1.Evidence
-	20, // 26: gavel.v1.ListInDoubtResponse.header:type_name -> gavel.v1.ListingHeader
-	21, // 27: gavel.v1.ListInDoubtResponse.branches:type_name -> gavel.v1.ListedBranch
-	2,  // 28: gavel.v1.ForgetRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 29: gavel.v1.ForgetRequest.branches:type_name -> gavel.v1.BranchRef
-	7,  // 30: gavel.v1.ParticipantService.Hello:input_type -> gavel.v1.HelloRequest
-	9,  // 31: gavel.v1.ParticipantService.Describe:input_type -> gavel.v1.DescribeRequest
-	11, // 32: gavel.v1.ParticipantService.Prepare:input_type -> gavel.v1.PrepareRequest
-	13, // 33: gavel.v1.ParticipantService.Commit:input_type -> gavel.v1.CommitRequest
-	15, // 34: gavel.v1.ParticipantService.Rollback:input_type -> gavel.v1.RollbackRequest
-	17, // 35: gavel.v1.ParticipantService.Inquire:input_type -> gavel.v1.InquireRequest
-	19, // 36: gavel.v1.ParticipantService.ListInDoubt:input_type -> gavel.v1.ListInDoubtRequest
-	23, // 37: gavel.v1.ParticipantService.Forget:input_type -> gavel.v1.ForgetRequest
-	8,  // 38: gavel.v1.ParticipantService.Hello:output_type -> gavel.v1.HelloResponse
-	10, // 39: gavel.v1.ParticipantService.Describe:output_type -> gavel.v1.DescribeResponse
-	12, // 40: gavel.v1.ParticipantService.Prepare:output_type -> gavel.v1.PrepareResponse
-	14, // 41: gavel.v1.ParticipantService.Commit:output_type -> gavel.v1.CommitResponse
-	16, // 42: gavel.v1.ParticipantService.Rollback:output_type -> gavel.v1.RollbackResponse
-	18, // 43: gavel.v1.ParticipantService.Inquire:output_type -> gavel.v1.InquireResponse
-	22, // 44: gavel.v1.ParticipantService.ListInDoubt:output_type -> gavel.v1.ListInDoubtResponse
-	24, // 45: gavel.v1.ParticipantService.Forget:output_type -> gavel.v1.ForgetResponse
-	38, // [38:46] is the sub-list for method output_type
-	30, // [30:38] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	25, // 2: gavel.v1.Finding.evidence:type_name -> gavel.v1.Evidence
+	26, // 3: gavel.v1.PreparedVote.vote:type_name -> gavel.v1.Vote
+	25, // 4: gavel.v1.PreparedVote.evidence:type_name -> gavel.v1.Evidence
+	1,  // 5: gavel.v1.Check.level:type_name -> gavel.v1.CheckLevel
+	2,  // 6: gavel.v1.HelloRequest.fence:type_name -> gavel.v1.Fence
+	27, // 7: gavel.v1.DescribeResponse.identity:type_name -> gavel.v1.Identity
+	28, // 8: gavel.v1.DescribeResponse.position:type_name -> gavel.v1.Position
+	6,  // 9: gavel.v1.DescribeResponse.checks:type_name -> gavel.v1.Check
+	2,  // 10: gavel.v1.PrepareRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 11: gavel.v1.PrepareRequest.branches:type_name -> gavel.v1.BranchRef
+	5,  // 12: gavel.v1.PrepareResponse.votes:type_name -> gavel.v1.PreparedVote
+	2,  // 13: gavel.v1.CommitRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 14: gavel.v1.CommitRequest.branches:type_name -> gavel.v1.BranchRef
+	4,  // 15: gavel.v1.CommitResponse.findings:type_name -> gavel.v1.Finding
+	2,  // 16: gavel.v1.RollbackRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 17: gavel.v1.RollbackRequest.branches:type_name -> gavel.v1.BranchRef
+	4,  // 18: gavel.v1.RollbackResponse.findings:type_name -> gavel.v1.Finding
+	2,  // 19: gavel.v1.InquireRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 20: gavel.v1.InquireRequest.branches:type_name -> gavel.v1.BranchRef
+	4,  // 21: gavel.v1.InquireResponse.findings:type_name -> gavel.v1.Finding
+	2,  // 22: gavel.v1.ListInDoubtRequest.fence:type_name -> gavel.v1.Fence
+	27, // 23: gavel.v1.ListingHeader.identity:type_name -> gavel.v1.Identity
+	28, // 24: gavel.v1.ListingHeader.position:type_name -> gavel.v1.Position
+	29, // 25: gavel.v1.ListedBranch.age:type_name -> google.protobuf.Duration
+	25, // 26: gavel.v1.ListedBranch.evidence:type_name -> gavel.v1.Evidence
+	20, // 27: gavel.v1.ListInDoubtResponse.header:type_name -> gavel.v1.ListingHeader
+	21, // 28: gavel.v1.ListInDoubtResponse.branches:type_name -> gavel.v1.ListedBranch
+	2,  // 29: gavel.v1.ForgetRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 30: gavel.v1.ForgetRequest.branches:type_name -> gavel.v1.BranchRef
+	7,  // 31: gavel.v1.ParticipantService.Hello:input_type -> gavel.v1.HelloRequest
+	9,  // 32: gavel.v1.ParticipantService.Describe:input_type -> gavel.v1.DescribeRequest
+	11, // 33: gavel.v1.ParticipantService.Prepare:input_type -> gavel.v1.PrepareRequest
+	13, // 34: gavel.v1.ParticipantService.Commit:input_type -> gavel.v1.CommitRequest
+	15, // 35: gavel.v1.ParticipantService.Rollback:input_type -> gavel.v1.RollbackRequest
+	17, // 36: gavel.v1.ParticipantService.Inquire:input_type -> gavel.v1.InquireRequest
+	19, // 37: gavel.v1.ParticipantService.ListInDoubt:input_type -> gavel.v1.ListInDoubtRequest
+	23, // 38: gavel.v1.ParticipantService.Forget:input_type -> gavel.v1.ForgetRequest
+	8,  // 39: gavel.v1.ParticipantService.Hello:output_type -> gavel.v1.HelloResponse
+	10, // 40: gavel.v1.ParticipantService.Describe:output_type -> gavel.v1.DescribeResponse
+	12, // 41: gavel.v1.ParticipantService.Prepare:output_type -> gavel.v1.PrepareResponse
+	14, // 42: gavel.v1.ParticipantService.Commit:output_type -> gavel.v1.CommitResponse
+	16, // 43: gavel.v1.ParticipantService.Rollback:output_type -> gavel.v1.RollbackResponse
+	18, // 44: gavel.v1.ParticipantService.Inquire:output_type -> gavel.v1.InquireResponse
+	22, // 45: gavel.v1.ParticipantService.ListInDoubt:output_type -> gavel.v1.ListInDoubtResponse
+	24, // 46: gavel.v1.ParticipantService.Forget:output_type -> gavel.v1.ForgetResponse
+	39, // [39:47] is the sub-list for method output_type
+	31, // [31:39] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_gavel_v1_participant_proto_init() }

@@ -270,7 +270,7 @@ const (
 	Plan_PLAN_ONE_PHASE Plan = 2
 	// Presumed abort; the durable commit record is the decision.
 	Plan_PLAN_CLASSIC Plan = 3
-	// Reserved: the record of the intent is forced beside the prepares.
+	// The record of the intent is forced beside the prepares.
 	Plan_PLAN_PARALLEL Plan = 4
 	// Reserved: a row at one of the databases is the decision.
 	Plan_PLAN_DELEGATE Plan = 5
@@ -969,7 +969,15 @@ type CommitTransactionRequest struct {
 	AckLevel AckLevel `protobuf:"varint,3,opt,name=ack_level,json=ackLevel,proto3,enum=gavel.v1.AckLevel" json:"ack_level,omitempty"`
 	// Bounds the wait for the branches after the decision, with ACK_LEVEL_APPLIED. Default 10 s, at
 	// most 24 h.
-	Wait          *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Announces that the client is preparing the branches at this moment and will send their votes
+	// in a second request. The coordinator writes the intent down meanwhile and answers at once, with
+	// an outcome that is not known yet. Worth it only where the second request asks for
+	// ACK_LEVEL_DECIDED. An intent that is lost, late or refused does no harm.
+	Intent bool `protobuf:"varint,5,opt,name=intent,proto3" json:"intent,omitempty"`
+	// PLAN_CLASSIC rules the parallel plan out; PLAN_UNSPECIFIED leaves the choice to the
+	// coordinator. No other plan can be asked for.
+	Plan          Plan `protobuf:"varint,6,opt,name=plan,proto3,enum=gavel.v1.Plan" json:"plan,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1032,7 +1040,21 @@ func (x *CommitTransactionRequest) GetWait() *durationpb.Duration {
 	return nil
 }
 
-// Response of CommitTransaction. It is given only for a committed transaction.
+func (x *CommitTransactionRequest) GetIntent() bool {
+	if x != nil {
+		return x.Intent
+	}
+	return false
+}
+
+func (x *CommitTransactionRequest) GetPlan() Plan {
+	if x != nil {
+		return x.Plan
+	}
+	return Plan_PLAN_UNSPECIFIED
+}
+
+// Response of CommitTransaction. It is given only for a committed transaction, and to an intent.
 type CommitTransactionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The committed transaction.
@@ -1457,12 +1479,14 @@ const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\tresources\x18\x02 \x03(\tR\tresources\"y\n" +
 	"\x14EnlistBranchResponse\x12,\n" +
 	"\bbranches\x18\x01 \x03(\v2\x10.gavel.v1.BranchR\bbranches\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xcd\x01\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x89\x02\n" +
 	"\x18CommitTransactionRequest\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12*\n" +
 	"\x05votes\x18\x02 \x03(\v2\x14.gavel.v1.BranchVoteR\x05votes\x12/\n" +
 	"\tack_level\x18\x03 \x01(\x0e2\x12.gavel.v1.AckLevelR\backLevel\x12-\n" +
-	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\x81\x01\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x16\n" +
+	"\x06intent\x18\x05 \x01(\bR\x06intent\x12\"\n" +
+	"\x04plan\x18\x06 \x01(\x0e2\x0e.gavel.v1.PlanR\x04plan\"\x81\x01\n" +
 	"\x19CommitTransactionResponse\x127\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x15.gavel.v1.TransactionR\vtransaction\x12+\n" +
 	"\x11pending_resources\x18\x02 \x03(\tR\x10pendingResources\"[\n" +
@@ -1592,29 +1616,30 @@ var file_gavel_v1_transaction_proto_depIdxs = []int32{
 	6,  // 14: gavel.v1.CommitTransactionRequest.votes:type_name -> gavel.v1.BranchVote
 	4,  // 15: gavel.v1.CommitTransactionRequest.ack_level:type_name -> gavel.v1.AckLevel
 	22, // 16: gavel.v1.CommitTransactionRequest.wait:type_name -> google.protobuf.Duration
-	7,  // 17: gavel.v1.CommitTransactionResponse.transaction:type_name -> gavel.v1.Transaction
-	7,  // 18: gavel.v1.RollbackTransactionResponse.transaction:type_name -> gavel.v1.Transaction
-	7,  // 19: gavel.v1.GetTransactionResponse.transaction:type_name -> gavel.v1.Transaction
-	0,  // 20: gavel.v1.ListTransactionsRequest.states:type_name -> gavel.v1.TransactionState
-	22, // 21: gavel.v1.ListTransactionsRequest.older_than:type_name -> google.protobuf.Duration
-	7,  // 22: gavel.v1.ListTransactionsResponse.transactions:type_name -> gavel.v1.Transaction
-	8,  // 23: gavel.v1.TransactionService.BeginTransaction:input_type -> gavel.v1.BeginTransactionRequest
-	10, // 24: gavel.v1.TransactionService.EnlistBranch:input_type -> gavel.v1.EnlistBranchRequest
-	12, // 25: gavel.v1.TransactionService.CommitTransaction:input_type -> gavel.v1.CommitTransactionRequest
-	14, // 26: gavel.v1.TransactionService.RollbackTransaction:input_type -> gavel.v1.RollbackTransactionRequest
-	16, // 27: gavel.v1.TransactionService.GetTransaction:input_type -> gavel.v1.GetTransactionRequest
-	18, // 28: gavel.v1.TransactionService.ListTransactions:input_type -> gavel.v1.ListTransactionsRequest
-	9,  // 29: gavel.v1.TransactionService.BeginTransaction:output_type -> gavel.v1.BeginTransactionResponse
-	11, // 30: gavel.v1.TransactionService.EnlistBranch:output_type -> gavel.v1.EnlistBranchResponse
-	13, // 31: gavel.v1.TransactionService.CommitTransaction:output_type -> gavel.v1.CommitTransactionResponse
-	15, // 32: gavel.v1.TransactionService.RollbackTransaction:output_type -> gavel.v1.RollbackTransactionResponse
-	17, // 33: gavel.v1.TransactionService.GetTransaction:output_type -> gavel.v1.GetTransactionResponse
-	19, // 34: gavel.v1.TransactionService.ListTransactions:output_type -> gavel.v1.ListTransactionsResponse
-	29, // [29:35] is the sub-list for method output_type
-	23, // [23:29] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	3,  // 17: gavel.v1.CommitTransactionRequest.plan:type_name -> gavel.v1.Plan
+	7,  // 18: gavel.v1.CommitTransactionResponse.transaction:type_name -> gavel.v1.Transaction
+	7,  // 19: gavel.v1.RollbackTransactionResponse.transaction:type_name -> gavel.v1.Transaction
+	7,  // 20: gavel.v1.GetTransactionResponse.transaction:type_name -> gavel.v1.Transaction
+	0,  // 21: gavel.v1.ListTransactionsRequest.states:type_name -> gavel.v1.TransactionState
+	22, // 22: gavel.v1.ListTransactionsRequest.older_than:type_name -> google.protobuf.Duration
+	7,  // 23: gavel.v1.ListTransactionsResponse.transactions:type_name -> gavel.v1.Transaction
+	8,  // 24: gavel.v1.TransactionService.BeginTransaction:input_type -> gavel.v1.BeginTransactionRequest
+	10, // 25: gavel.v1.TransactionService.EnlistBranch:input_type -> gavel.v1.EnlistBranchRequest
+	12, // 26: gavel.v1.TransactionService.CommitTransaction:input_type -> gavel.v1.CommitTransactionRequest
+	14, // 27: gavel.v1.TransactionService.RollbackTransaction:input_type -> gavel.v1.RollbackTransactionRequest
+	16, // 28: gavel.v1.TransactionService.GetTransaction:input_type -> gavel.v1.GetTransactionRequest
+	18, // 29: gavel.v1.TransactionService.ListTransactions:input_type -> gavel.v1.ListTransactionsRequest
+	9,  // 30: gavel.v1.TransactionService.BeginTransaction:output_type -> gavel.v1.BeginTransactionResponse
+	11, // 31: gavel.v1.TransactionService.EnlistBranch:output_type -> gavel.v1.EnlistBranchResponse
+	13, // 32: gavel.v1.TransactionService.CommitTransaction:output_type -> gavel.v1.CommitTransactionResponse
+	15, // 33: gavel.v1.TransactionService.RollbackTransaction:output_type -> gavel.v1.RollbackTransactionResponse
+	17, // 34: gavel.v1.TransactionService.GetTransaction:output_type -> gavel.v1.GetTransactionResponse
+	19, // 35: gavel.v1.TransactionService.ListTransactions:output_type -> gavel.v1.ListTransactionsResponse
+	30, // [30:36] is the sub-list for method output_type
+	24, // [24:30] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_gavel_v1_transaction_proto_init() }

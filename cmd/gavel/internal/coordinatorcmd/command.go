@@ -89,7 +89,7 @@ func config(
 ) coordinator.Config {
 	cfg := coordinator.Config{Dir: set.Data, DefaultTimeout: set.Timeout,
 		MaxTimeout: set.MaxTimeout, Grace: set.Grace, SweepEvery: set.Sweep,
-		Retention: set.Retention, CallTimeout: set.CallTimeout, Logger: log}
+		Retention: set.Retention, Classic: set.Classic, CallTimeout: set.CallTimeout, Logger: log}
 	for _, o := range opened {
 		cfg.Resources = append(cfg.Resources, coordinator.Resource{
 			Name: o.Name, Kind: o.Kind, Manager: o.Manager,

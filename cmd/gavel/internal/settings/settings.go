@@ -41,6 +41,7 @@ type Coordinator struct {
 	Grace       time.Duration `yaml:"grace"`
 	Sweep       time.Duration `yaml:"sweep"`
 	Retention   time.Duration `yaml:"retention"`
+	Classic     bool          `yaml:"classic"`
 	CallTimeout time.Duration `yaml:"call-timeout"`
 	Drain       time.Duration `yaml:"drain"`
 
@@ -91,6 +92,8 @@ func (c *Coordinator) Flags(fs *pflag.FlagSet) {
 		"is finished")
 	fs.DurationVar(&c.Sweep, "sweep", c.Sweep, "time between two listings of a resource")
 	fs.DurationVar(&c.Retention, "retention", c.Retention, "how long outcomes stay answerable")
+	fs.BoolVar(&c.Classic, "classic", c.Classic, "never write an intent beside the prepares: a "+
+		"crash then leaves nothing in doubt, and a commit waits one write of the log longer")
 	fs.DurationVar(&c.CallTimeout, "call-timeout", c.CallTimeout, "bound of one call of a resource")
 	fs.DurationVar(&c.Drain, "drain", c.Drain, "bound of an orderly end after SIGTERM")
 	c.Secure.Flags(fs)

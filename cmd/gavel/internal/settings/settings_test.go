@@ -73,6 +73,7 @@ resource:
 accept-foreign: [a]
 grace: 3s
 retention: 48h
+classic: true
 insecure: true
 tls-ca: ca.pem
 log-format: json
@@ -84,8 +85,8 @@ log-format: json
 	}
 	want := settings.Defaults()
 	if c.Data != "/d" || c.HTTP != "127.0.0.1:9" || c.GRPC != want.GRPC || c.Grace != time.Second ||
-		c.Retention != 48*time.Hour || c.Sweep != want.Sweep || !c.Insecure || c.CA != "ca.pem" ||
-		c.Format != "json" || c.Level != "info" {
+		c.Retention != 48*time.Hour || !c.Classic || c.Sweep != want.Sweep || !c.Insecure ||
+		c.CA != "ca.pem" || c.Format != "json" || c.Level != "info" {
 		t.Errorf("%+v", c)
 	}
 	if c.Resource["a"] != "kv:/a" || c.Resource["b"] != "kv:/other" || c.Resource["c"] != "kv:/c" ||
