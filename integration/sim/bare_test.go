@@ -112,7 +112,7 @@ func (b *bare) hear() bool {
 func (b *bare) work() {
 	for {
 		r := b.m.Ready()
-		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 {
+		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 && r.Confirm == 0 {
 			break
 		}
 		for _, a := range r.Appends {
@@ -128,8 +128,22 @@ func (b *bare) work() {
 		for _, n := range r.Notes {
 			b.l.noted(n)
 		}
+		b.prove(r.Confirm)
 	}
 	b.sync()
+}
+
+// prove answers a question for ownership of the log: that this life goes on is the proof. Where it
+// takes its time it may never come.
+func (b *bare) prove(round uint64) {
+	confirm := func() { b.m.Step(protocol.Confirmed{Round: round}) }
+	switch {
+	case round == 0:
+	case !b.w.opt.late:
+		confirm()
+	case b.w.healed || !b.w.some(b.w.opt.lose):
+		b.l.after(b.w.spread(b.w.opt.latency), func() { b.l.take(confirm) })
+	}
 }
 
 func (b *bare) append(a protocol.Append) {
@@ -239,7 +253,8 @@ func result(m protocol.Message, a core.Answer) protocol.Event {
 	}
 	f := protocol.Finished{ID: m.ID, Branch: m.Name.Branch, Act: m.Act}
 	if a.Err == nil {
-		f.Standing, f.Reason = a.Findings[0].Standing, a.Findings[0].Reason
+		x := a.Findings[0]
+		f.Standing, f.Reason, f.Evidence = x.Standing, x.Reason, x.Evidence
 	}
 	return f
 }

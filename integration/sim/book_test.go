@@ -31,9 +31,15 @@ type entry struct {
 	// committed: a COMMIT record is durable, and listed says for which branches, by their bits.
 	committed bool
 	listed    uint64
-	// asking: a ONE_PHASE record is durable, and its resource has not answered. aborted: it has,
-	// and an ABORT record is durable.
+	// asking: a ONE_PHASE or an INTENT record is durable, and no record says how it ended. aborted:
+	// an ABORT record is durable.
 	asking, aborted bool
+	// intending is the life that has an INTENT record in flight, and intent what a durable one
+	// lists, by their bits: then asking is true until a COMMIT or an ABORT is durable too.
+	intending *life
+	intent    uint64
+	// implied: somebody was told of the commit ahead of its record.
+	implied bool
 	// heuristic says for which branches a HEURISTIC record is durable.
 	heuristic uint64
 	// told is the last final answer that was given, to whomever.
@@ -57,6 +63,10 @@ type truth struct {
 	humanCommit, humanRollback, lost, returned bool
 	// proven: a coordinator was told of the commit, truly. alarmed: people were told of the branch.
 	proven, alarmed bool
+	// intended is what an INTENT record says of the database. absent: an inquiry has come before
+	// the branch was prepared, or where no failover can have taken it away.
+	intended txn.Evidence
+	absent   bool
 }
 
 func bit(no txn.BranchNo) uint64 { return 1 << no }
@@ -117,6 +127,10 @@ func (b *book) appended(l *life, r protocol.Record) {
 		b.decides(l, r.ID)
 	case protocol.OnePhaseRecord:
 		b.decides(l, r.ID)
+	case protocol.IntentRecord:
+		if e := b.entry(r.ID); e != nil {
+			e.intending = l
+		}
 	}
 	b.w.ambush()
 }
@@ -143,12 +157,34 @@ func (b *book) durable(r protocol.Record) {
 		if e := b.entry(r.ID); e != nil && !e.committed && !e.aborted {
 			e.asking, e.deciding = true, nil
 		}
+	case protocol.IntentRecord:
+		b.intended(r)
 	case protocol.AbortRecord:
-		e := b.entry(r.ID)
-		e.asking, e.aborted = false, true
+		b.aborted(b.entry(r.ID))
 	case protocol.HeuristicRecord:
 		b.entry(r.ID).heuristic |= bit(r.Branch)
 	}
+}
+
+func (b *book) intended(r protocol.IntentRecord) {
+	e := b.entry(r.ID)
+	if e == nil || e.intent != 0 {
+		return
+	}
+	b.w.count[intents]++
+	b.w.say("the intent of %d is durable", "", uint64(e.id.Seq()))
+	e.asking, e.intending = true, nil
+	for _, x := range r.Branches {
+		e.intent |= bit(x.Branch)
+		e.branches[x.Branch-1].intended = x.Evidence
+	}
+}
+
+func (b *book) aborted(e *entry) {
+	if e.intent != 0 && !e.aborted {
+		b.w.count[abortsRecorded]++
+	}
+	e.asking, e.aborted = false, true
 }
 
 func (b *book) decided(e *entry, r protocol.CommitRecord) {
@@ -181,6 +217,16 @@ func (b *book) prepared(n txn.Name, ev txn.Evidence) {
 	}
 	t.prepared, t.evidence = true, ev
 	b.w.ambush()
+}
+
+// inquired keeps that an inquiry was answered by a server that does not list the branch. One with a
+// memory of what has ended knows better.
+func (b *book) inquired(n txn.Name, timeline uint32) {
+	t := b.truth(n)
+	forgetful := !b.w.dbs[t.db].spec.kv && (b.meddled(n) || t.intended.Timeline == timeline)
+	if !t.prepared || forgetful {
+		t.absent = true
+	}
 }
 
 // ended keeps that a session that wrote is over, and was not prepared.

@@ -52,6 +52,10 @@ func (w *world) checkAppend(r protocol.Record) {
 		w.checkDecision(r)
 	case protocol.OnePhaseRecord:
 		w.checkOnePhase(r)
+	case protocol.IntentRecord:
+		w.checkIntent(r)
+	case protocol.AbortRecord:
+		w.checkAbort(r)
 	case protocol.EndRecord:
 		for _, id := range r.IDs {
 			w.checkEnd(id)
@@ -69,7 +73,7 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 		w.fail(commitValidity, "transaction %d is committed, and nobody has begun it", r.ID.Seq())
 		return
 	}
-	if r.Plan == txn.PlanClassic && e.life != w.life {
+	if e.life != w.life && !e.asking {
 		w.fail(commitValidity, "%d is decided by an epoch that has not begun it", r.ID.Seq())
 	}
 	if e.toldBack || e.sentBack || e.aborted {
@@ -85,6 +89,9 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 		w.checkVote(r.Plan, b, txn.NameOf(r.ID, b.Branch))
 	}
 	w.checkReaders(e, listed)
+	if e.intent != 0 && e.life != w.life {
+		w.count[foundPrepared]++
+	}
 }
 
 // checkReaders demands of every branch that a decision does not list that it has proven to be a
@@ -162,10 +169,14 @@ func (w *world) checkHeuristic(r protocol.HeuristicRecord) {
 	case txn.BranchHeuristicCommit:
 		ok = t.humanCommit
 	case txn.BranchHeuristicHazard:
-		ok = t.returned || !w.dbs[t.db].primary.isPrepared(n)
+		// Who has found it gone cannot know of a PREPARE that was still on its way.
+		ok = t.returned || t.absent || !w.dbs[t.db].primary.isPrepared(n)
 	}
 	if !ok {
 		w.fail(maskedHeuristic, "%s is recorded as %s, and is not", n, r.What)
+	}
+	if e := w.book.entry(r.ID); e.asking && e.intent != 0 {
+		w.checkHazard(t, n)
 	}
 }
 
@@ -224,7 +235,7 @@ func (w *world) checkRollback(e *entry, n txn.Name) {
 	case w.deciding(e):
 		w.fail(unknownAppend, "%s is told to roll back while its commit is in flight", n)
 	case e.committed || e.asking:
-		w.fail(presumedAbort, "%s is told to roll back, and its commit is durable", n)
+		w.fail(presumedAbort, "%s is told to roll back, and its commit or intent is durable", n)
 	case w.runs(e):
 		w.fail(presumedAbort, "%s is told to roll back, and its transaction runs", n)
 	case w.opt.calm:
@@ -232,8 +243,11 @@ func (w *world) checkRollback(e *entry, n txn.Name) {
 	}
 }
 
-// deciding says whether the running coordinator has a record in flight that decides e.
-func (w *world) deciding(e *entry) bool { return e.deciding != nil && e.deciding == w.life }
+// deciding says whether the running coordinator has a record in flight that decides e, or after
+// which a later epoch may find it committed.
+func (w *world) deciding(e *entry) bool {
+	return w.life != nil && (e.deciding == w.life || e.intending == w.life)
+}
 
 // runs says whether the machine itself takes a transaction for one that may commit, by the list
 // that it gives of those in memory.
@@ -271,7 +285,7 @@ func (w *world) checkReplay(s *protocol.State) {
 		case e.committed && !s.Committed(e.id),
 			e.asking && (d == nil || !d.Asking),
 			e.told == txn.OutcomeCommitted && !e.readsOnly() && !s.Committed(e.id) &&
-				(d == nil || !d.Asking):
+				(d == nil || !d.Asking) && !w.overruled(e):
 			w.fail(acknowledged, "the commit of %d was durable, and the log has lost it",
 				e.id.Seq())
 		case e.heuristic != 0 && (d == nil || len(d.Heuristics) == 0):
@@ -329,7 +343,11 @@ func (w *world) checkResult(r *txn.Result) {
 }
 
 func (w *world) checkToldCommitted(e *entry) {
-	if e.committed {
+	switch {
+	case e.committed:
+		return
+	case e.asking && e.intent != 0:
+		w.checkImplied(e)
 		return
 	}
 	// The one branch of a one-phase commit is the decision, and would say so again.
@@ -350,7 +368,8 @@ func (w *world) checkToldBack(e *entry) {
 	case w.deciding(e):
 		w.fail(unknownAppend, "%d is told rolled back while its commit is in flight", e.id.Seq())
 	case e.committed || e.asking:
-		w.fail(clientTruth, "%d is told rolled back, and its commit is durable", e.id.Seq())
+		w.fail(clientTruth, "%d is told rolled back, and its commit or intent is durable",
+			e.id.Seq())
 	case w.opt.calm:
 		w.fail(abortValidity, "%d is rolled back for no reason", e.id.Seq())
 	}
@@ -363,7 +382,9 @@ func (w *world) tell(e *entry, o txn.Outcome) {
 		return
 	}
 	contradicted := o.IsHeuristic() && !e.told.IsHeuristic()
-	if e.told != txn.OutcomeUnknown && e.told != o && !contradicted && !w.worsened(e, o) {
+	overruled := e.told == txn.OutcomeCommitted && o == txn.OutcomeRolledBack && w.overruled(e)
+	if e.told != txn.OutcomeUnknown && e.told != o && !contradicted && !overruled &&
+		!w.worsened(e, o) {
 		w.fail(oneTruth, "%d was told %s, and now %s", e.id.Seq(), e.told, o)
 	}
 	e.told = o
@@ -393,13 +414,12 @@ func (w *world) checkRefusal(of protocol.Event, err error) {
 	case txn.ReasonNotFound, txn.ReasonRegression, txn.ReasonForeign:
 		w.fail(clientTruth, "%d was begun, and is refused as %s", e.id.Seq(), refusal.Reason)
 	case txn.ReasonRolledBack:
-		if e.committed {
-			w.fail(clientTruth, "%d is refused as rolled back, and its commit is durable",
-				e.id.Seq())
+		if e.heuristic == 0 {
+			w.checkToldBack(e)
 		}
 	case txn.ReasonAlreadyDecided:
-		if !e.committed && !e.asking && !e.readsOnly() {
-			w.fail(logBeforeSend, "%d is refused as decided without a durable record", e.id.Seq())
+		if e.heuristic == 0 && !e.readsOnly() {
+			w.checkToldCommitted(e)
 		}
 	}
 }

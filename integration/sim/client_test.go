@@ -31,7 +31,10 @@ type work struct {
 	votes    []txn.BranchVote
 	waiting  int
 	ack      txn.AckLevel
-	tries    int
+	plan     txn.Plan
+	// announces: it lets the intent be written down while it prepares the branches.
+	announces bool
+	tries     int
 	// over: the client knows how it ended, or that nobody will tell.
 	over bool
 }
@@ -80,7 +83,13 @@ func (c *client) start() {
 		return
 	}
 	c.left--
-	k := &work{c: c, ack: txn.AckLevel(c.w.rng.IntN(2))}
+	k := &work{c: c, ack: txn.AckLevel(c.w.rng.IntN(2)), announces: c.w.some(c.w.opt.announce)}
+	switch {
+	case k.announces && c.w.rng.IntN(4) > 0:
+		k.ack = txn.AckDecided
+	case c.w.some(c.w.opt.classic):
+		k.plan = txn.PlanClassic
+	}
 	c.open = k
 	for _, i := range c.w.rng.Perm(len(c.w.dbs))[:1+c.w.rng.IntN(len(c.w.dbs))] {
 		k.names = append(k.names, c.w.dbs[i].name)
@@ -183,12 +192,39 @@ func (k *work) end() {
 		k.rollback()
 		return
 	}
+	// Beside the PREPAREs that are sent, or with the votes that are known before any is answered.
+	early := w.rng.IntN(2) == 0
+	if k.announces && early {
+		k.announce()
+	}
 	for _, b := range k.branches {
 		k.prepare(b)
 	}
-	if k.waiting == 0 {
-		k.c.think(k.commit)
+	if k.announces && !early {
+		k.announce()
 	}
+	if k.waiting == 0 {
+		k.c.think(k.conclude)
+	}
+}
+
+// announce lets the coordinator write the intent down. Nothing depends on its answer, nor on
+// whether it arrives.
+func (k *work) announce() {
+	r := k.commitRequest()
+	r.Intent = true
+	k.c.w.request(protocol.Commit{Request: r}, func(protocol.Reply, bool) {})
+}
+
+// conclude asks for the decision, unless the client thinks better of what it has announced.
+func (k *work) conclude() {
+	w := k.c.w
+	if k.announces && w.some(w.opt.abort) {
+		w.count[rollbackAsked]++
+		k.rollback()
+		return
+	}
+	k.commit()
 }
 
 // prepare gets the vote of a branch, unless the coordinator is to do that.
@@ -246,7 +282,7 @@ func (k *work) sendPrepare(b *branch) {
 			k.vote(b, v, ev)
 		}
 		if k.waiting == 0 {
-			k.c.think(k.commit)
+			k.c.think(k.conclude)
 		}
 	}
 	w.travel(beside(b.d.no), there, func() { k.arrive(b, answer) })
@@ -311,8 +347,11 @@ func (k *work) commit() {
 }
 
 func (k *work) askCommit(done func(protocol.Reply, bool)) {
-	k.c.w.request(protocol.Commit{Request: txn.CommitRequest{ID: k.id, Votes: slices.Clone(k.votes),
-		Ack: k.ack}}, done)
+	k.c.w.request(protocol.Commit{Request: k.commitRequest()}, done)
+}
+
+func (k *work) commitRequest() txn.CommitRequest {
+	return txn.CommitRequest{ID: k.id, Votes: slices.Clone(k.votes), Ack: k.ack, Plan: k.plan}
 }
 
 // settle repeats the Commit until the outcome is known. If the votes are refused for good, what

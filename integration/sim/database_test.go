@@ -282,6 +282,9 @@ func (d *database) finding(what core.What, b participant.Branch) participant.Fin
 		s = d.inquire(b)
 	}
 	f := participant.Finding{Standing: s}
+	if what == core.Inquire {
+		f.Evidence = d.shown(b, s)
+	}
 	if s != txn.StandingCommitted {
 		f.Reason = s.String()
 	}
@@ -353,13 +356,35 @@ func (d *database) onePhase(b participant.Branch) txn.Standing {
 }
 
 func (d *database) inquire(b participant.Branch) txn.Standing {
-	if d.at.isPrepared(b.Name) {
+	prepared := d.at.isPrepared(b.Name)
+	if !prepared {
+		d.w.book.inquired(b.Name, d.at.timeline)
+	}
+	switch {
+	case prepared && (d.w.opt.flaw != denies || !d.w.some(200)):
 		return txn.StandingPrepared
+	case prepared:
+		return txn.StandingGone
+	case !d.spec.kv:
+		return d.judge(b)
 	}
 	if s, known := d.decided(b.Name); known {
 		return s
 	}
 	return d.ruleOut(b.Name)
+}
+
+// shown is the evidence of an inquiry. A database that keeps no memory of what has ended knows the
+// number of a branch only while that is prepared, or from the vote.
+func (d *database) shown(b participant.Branch, s txn.Standing) txn.Evidence {
+	ev := d.evidence(b.Name)
+	if s != txn.StandingPrepared && !d.spec.kv {
+		ev.XID = b.Evidence.XID
+	}
+	if s != txn.StandingPrepared && d.w.opt.flaw == misdates {
+		ev.Timeline++
+	}
+	return ev
 }
 
 // decided is how a branch ended that is remembered. One that is prepared is committed by whoever

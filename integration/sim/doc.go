@@ -25,6 +25,10 @@
 // A life is one epoch of the coordinator: what belongs to it ends with it. Messages that are on
 // their way do not.
 //
+// Some clients announce that they prepare, some let the coordinator do that, and some ask for the
+// plan without an intent. A commit that was told ahead of its record is where faults like to lie in
+// ambush.
+//
 // # Two phases
 //
 // First everything that the seed has drawn goes wrong, and the checkers watch single steps: what is

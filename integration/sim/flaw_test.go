@@ -31,12 +31,17 @@ const (
 	silent
 	// unilateral: a database rolls branches back that have been prepared for long.
 	unilateral
+	// denies: a database that is asked for a prepared branch says that there is none.
+	denies
+	// misdates: a database that is asked for what it does not have says that it has failed over.
+	misdates
 	flaws
 )
 
 func (f flaw) String() string {
 	return [flaws]string{"none", "votes early", "knows better", "obeys all", "disk lies",
-		"tells early", "takes foreign", "gives up", "silent", "unilateral"}[f]
+		"tells early", "takes foreign", "gives up", "silent", "unilateral",
+		"denies", "misdates"}[f]
 }
 
 // maxFlawed bounds the worlds in which a flaw must be found.
@@ -61,7 +66,9 @@ func TestFlaws(t *testing.T) {
 		{takesForeign, false, []explore.Checker{containment}},
 		{givesUp, false, []explore.Checker{liveness}},
 		{silent, false, []explore.Checker{maskedHeuristic}},
-		{unilateral, false, []explore.Checker{atomicity, maskedHeuristic}},
+		{unilateral, false, []explore.Checker{atomicity, maskedHeuristic, logBeforeSend, oneTruth}},
+		{denies, false, []explore.Checker{abortValidity, maskedHeuristic}},
+		{misdates, false, []explore.Checker{maskedHeuristic}},
 	} {
 		for _, full := range []bool{true, false} {
 			if full || !c.onlyFull {

@@ -32,6 +32,10 @@ type options struct {
 	refuse, read, abort int
 	die, twins, keys    int
 	self, cut, stuck    int
+	// announce and classic are how many clients write an intent down while they prepare, and how
+	// many ask for the plan without one. late: that the log is still ours is proven a little later.
+	announce, classic int
+	late              bool
 
 	machine       protocol.Config
 	workers       int
@@ -92,6 +96,7 @@ func draw(seed uint64, full bool, f flaw) options {
 	o.patience = instant(s.between(3, 30)) * 100 * millisecond
 	o.slowness = 2 * second
 	o.self, o.read, o.keys, o.twins = s.IntN(500), s.IntN(300), s.maybe(500, 600), s.IntN(300)
+	o.announce, o.classic, o.late = s.maybe(700, 1000), s.maybe(300, 500), s.some(500)
 	s.coordinator(&o)
 	s.databases(&o)
 	if o.calm {
@@ -112,6 +117,7 @@ func (s swarm) coordinator(o *options) {
 		MaxActive:   s.between(o.clients, 64), MaxPending: s.between(8, 64),
 		Block: txn.Seq(s.between(1, 64)), Grace: protocol.Instant(s.between(1, 20)) * 1e8,
 	}
+	o.machine.Classic = s.some(50)
 	o.sweepEvery = instant(s.between(2, 10)) * 100 * millisecond
 	if !o.full {
 		// Most listings show nothing, and there are many more worlds.

@@ -157,6 +157,61 @@ func TestOnePhaseIsForGood(t *testing.T) {
 	}
 }
 
+// TestInquiryShowsEvidence: of what is prepared an inquiry shows the vote. Of what is not, only a
+// database that remembers how branches ended knows a number, and only if there was a vote.
+func TestInquiryShowsEvidence(t *testing.T) {
+	w := quietWorld()
+	f := txn.Fence{Log: logID, Epoch: 1}
+	for i, d := range w.dbs {
+		seq := txn.Seq(1 + i)
+		begun := &txn.Begun{ID: txn.NewID(logID, seq),
+			Branches: []txn.Enlisted{{Resource: d.name}}}
+		w.book.begun(nil, txn.BeginRequest{}, begun)
+		b := participant.Branch{Name: name(seq),
+			Evidence: txn.Evidence{Identity: d.identity, Position: d.at.position()}}
+		vote := d.prepare(d.at.open(b.Name, 1))
+		got := ask(d, core.Inquire, f, b).Findings[0]
+		if got.Standing != txn.StandingPrepared || got.Evidence != vote {
+			t.Errorf("%s is prepared with %+v: %+v", d.name, vote, got)
+		}
+		d.at.finish(b.Name, false)
+		got = ask(d, core.Inquire, f, b).Findings[0]
+		want := txn.Evidence{Identity: d.identity, Position: d.at.position()}
+		standing := txn.StandingGone
+		if d.spec.kv {
+			want.XID, standing = vote.XID, txn.StandingRolledBack
+		}
+		if got.Standing != standing || got.Evidence != want {
+			t.Errorf("%s has rolled back: %+v", d.name, got)
+		}
+	}
+}
+
+// TestAbsent: that a branch is not listed refutes an intent, unless a failover may have taken it or
+// its database remembers what has ended.
+func TestAbsent(t *testing.T) {
+	w := quietWorld()
+	for _, c := range []struct {
+		db                        int
+		prepared, human           bool
+		timeline                  uint32
+		wantAbsent, wantOverruled bool
+	}{
+		{0, false, false, 2, true, false}, {0, true, false, 2, false, false},
+		{0, true, true, 2, true, true}, {0, true, false, 1, true, false},
+		{1, false, false, 1, true, false}, {1, true, true, 1, false, false},
+	} {
+		e := &entry{id: txn.NewID(logID, 1), intent: bit(1), asking: true, branches: []truth{{
+			db: c.db, prepared: c.prepared, humanRollback: c.human,
+			intended: txn.Evidence{Position: txn.Position{Timeline: 1}}}}}
+		w.book.bySq[1] = e
+		w.book.inquired(name(1), c.timeline)
+		if e.refuted() != c.wantAbsent || w.overruled(e) != c.wantOverruled {
+			t.Errorf("%+v: refuted %v, overruled %v", c, e.refuted(), w.overruled(e))
+		}
+	}
+}
+
 // TestReportSaysHow: a broken world is reported with its seed, its checker, its last lines and the
 // one command that plays it again.
 func TestReportSaysHow(t *testing.T) {

@@ -103,7 +103,11 @@ func TestSameSeedSameWorld(t *testing.T) {
 		for _, n := range []int{1, 4} {
 			runtime.GOMAXPROCS(n)
 			b.workers = n
-			all = append(all, b.run().sum)
+			o := b.run()
+			if o.broken != nil {
+				t.Fatal(o.broken)
+			}
+			all = append(all, o.sum)
 		}
 		want := uint64(0)
 		for sum := range sums {

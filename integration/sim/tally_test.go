@@ -61,6 +61,15 @@ const (
 	goneAway
 	rollbackAsked
 
+	// Of intents: those that were durable, commits told ahead of their record, and aborts that were
+	// recorded; and what the inquiries of later epochs came to.
+	intents
+	implied
+	abortsRecorded
+	foundPrepared
+	foundNever
+	foundGone
+
 	// How transactions ended.
 	committed
 	onePhase
@@ -83,6 +92,8 @@ func (k kind) String() string {
 		"human rollbacks", "late PREPAREs", "fenced", "slots full", "not the resolver", "decoys",
 		"dead clients", "votes no", "votes read-only", "self-prepared", "twin commits",
 		"keys used again", "callers gone away", "rollbacks asked for",
+		"intents", "implied commits", "aborts recorded", "inquiries: all prepared",
+		"inquiries: never prepared", "inquiries: gone",
 		"committed", "committed in one phase", "rolled back", "heuristic", "forgotten",
 	}[k]
 }

@@ -337,8 +337,11 @@ func (w *world) unrest() string {
 		}
 	}
 	for _, d := range w.dbs {
-		if len(d.primary.prepared) > 0 {
-			return fmt.Sprintf("%s stays prepared at %s", d.primary.prepared[0], d.name)
+		for _, n := range d.primary.prepared {
+			// Of an intent that is left to a person nobody else ends any branch.
+			if e := w.book.bySq[n.Seq]; !e.left() {
+				return fmt.Sprintf("%s stays prepared at %s", n, d.name)
+			}
 		}
 	}
 	switch {
@@ -389,6 +392,7 @@ func (w *world) checkEnding(e *entry) {
 			w.fail(maskedHeuristic, "%s ended against the decision, and nobody was alarmed", n)
 		}
 	}
+	w.checkLeft(e)
 	if low := w.life.driver.machine().State().Low; e.told == txn.OutcomeUnknown &&
 		!e.readsOnly() && e.id.Seq() >= low {
 		w.fail(liveness, "nobody can say how %d ended", e.id.Seq())
