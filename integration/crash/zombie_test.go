@@ -127,7 +127,8 @@ func (w *world) prepareSlowly() error {
 	})
 }
 
-// inPrepare counts the sessions that execute a PREPARE.
+// inPrepare counts the sessions that execute a PREPARE. Its deferred trigger runs in the statement
+// before it, and the rest has arrived behind.
 func (w *world) inPrepare() (n int) {
 	w.t.Helper()
 	ctx, cancel := w.context()
@@ -135,7 +136,8 @@ func (w *world) inPrepare() (n int) {
 	s := w.sides[0]
 	w.must(s.ask(ctx, func(c *pgx.Conn) error {
 		return c.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE state = 'active'
-			AND datname = current_database() AND query LIKE '%PREPARE TRANSACTION ''%'
+			AND datname = current_database() AND (query LIKE '%PREPARE TRANSACTION ''%'
+				OR query = 'SET CONSTRAINTS ALL IMMEDIATE')
 			AND pid <> pg_backend_pid()`).Scan(&n)
 	}))
 	return n

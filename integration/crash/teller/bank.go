@@ -91,7 +91,7 @@ func (b *bank) transfer(ctx context.Context, n int64, say func(crash.Line)) {
 			say(crash.Line{N: n, ID: id, At: b.now()})
 		}
 		return err
-	}, client.Name(fmt.Sprintf("transfer %d", n)), client.Ack(ackOf(n)))
+	}, client.Name(fmt.Sprintf("transfer %d", n)), client.Ack(ackOf(n)), client.Plan(planOf(n)))
 	heard := answer(n, err)
 	heard.At = b.now()
 	say(heard)
@@ -113,12 +113,21 @@ func (b *bank) stay(ctx context.Context, n int64) (context.Context, context.Canc
 	return context.WithCancel(ctx)
 }
 
-// ackOf lets one transfer in four hear of its decision early.
+// ackOf lets half of the transfers hear of their decision early, which is the parallel plan. The
+// first of a round is none of them.
 func ackOf(n int64) txn.AckLevel {
-	if n%4 == 0 {
+	if n%4 == 0 || n%4 == 3 {
 		return txn.AckDecided
 	}
 	return txn.AckApplied
+}
+
+// planOf keeps one in four of these to the classic plan.
+func planOf(n int64) txn.Plan {
+	if n%16 == 0 || n%16 == 3 {
+		return txn.PlanClassic
+	}
+	return txn.PlanUnset
 }
 
 // move changes a random account. Everybody changes one at the first database first, so that
