@@ -1,6 +1,8 @@
 package explore
 
 import (
+	"slices"
+
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -17,9 +19,16 @@ type entry struct {
 	// committed: a COMMIT record is durable, and listed says for which branches, by their bits.
 	committed bool
 	listed    uint64
-	// asking: a ONE_PHASE record is durable. Until its resource has answered, no record means
-	// nothing.
+	// asking: a ONE_PHASE or an INTENT record is durable. Until its resources have answered, no
+	// record means nothing.
 	asking bool
+	// intent says for which branches an INTENT was handed to the log, owned that somebody was
+	// proven to own the log after all of them had been prepared.
+	intent uint64
+	owned  bool
+	// meddled: a person has ended a prepared branch before the decision was durable, at a resource
+	// that does not remember how its branches ended.
+	meddled bool
 	// aborted: an ABORT record is durable.
 	aborted bool
 	// heuristic says for which branches a HEURISTIC record is durable.
@@ -57,6 +66,22 @@ func (t *truth) touched() bool { return t.humanCommit || t.humanRollback || t.lo
 // done says whether the branch was committed, by whomever.
 func (t *truth) done() bool { return t.committed || t.humanCommit }
 
+// isPrepared says whether all of some branches were durably prepared, and none has ended by the
+// coordinator's word.
+func (e *entry) isPrepared(branches uint64) bool {
+	for i := range e.branches {
+		t := &e.branches[i]
+		if branches&bit(txn.BranchNo(i+1)) != 0 && (!t.prepared || t.committed || t.rolledBack) {
+			return false
+		}
+	}
+	return true
+}
+
+// untraced says whether a person may have undone what the intent had prepared without a trace: an
+// intent does not hold the numbers by which a resource tells how a branch has ended.
+func (e *entry) untraced() bool { return e.meddled && e.intent != 0 }
+
 // readsOnly says whether no branch has written: such a transaction is committed and rolled back at
 // once, and either answer is true.
 func (e *entry) readsOnly() bool {
@@ -68,21 +93,33 @@ func (e *entry) readsOnly() bool {
 	return true
 }
 
-// deciding says whether a record that decides it, or leaves it to a resource, is in flight.
+// deciding says whether a record by which it may be committed is in flight.
 func (w *world) deciding(id txn.ID) bool {
-	for _, a := range w.inflight {
+	return slices.ContainsFunc(w.inflight, func(a protocol.Append) bool {
 		switch r := a.Record.(type) {
 		case protocol.CommitRecord:
-			if r.ID == id {
-				return true
-			}
+			return r.ID == id
 		case protocol.OnePhaseRecord:
-			if r.ID == id {
-				return true
-			}
+			return r.ID == id
+		case protocol.IntentRecord:
+			return r.ID == id
 		}
-	}
-	return false
+		return false
+	})
+}
+
+// ending says whether an ABORT record is in flight.
+func (w *world) ending(id txn.ID) bool {
+	return slices.ContainsFunc(w.inflight, func(a protocol.Append) bool {
+		r, ok := a.Record.(protocol.AbortRecord)
+		return ok && r.ID == id
+	})
+}
+
+// implied says whether a commit may be told ahead of its record: the intent is durable, all of its
+// branches are prepared, ownership of the log was proven after that, and nobody aborts it.
+func (w *world) implied(e *entry) bool {
+	return e.intent != 0 && e.asking && e.owned && e.isPrepared(e.intent) && !w.ending(e.id)
 }
 
 // noteDurable keeps what the disk now says.
@@ -99,6 +136,8 @@ func (w *world) noteDurable(r protocol.Record) {
 		}
 		w.checkKeys(e)
 	case protocol.OnePhaseRecord:
+		w.entry(r.ID).asking = true
+	case protocol.IntentRecord:
 		w.entry(r.ID).asking = true
 	case protocol.AbortRecord:
 		e := w.entry(r.ID)
@@ -132,7 +171,7 @@ func (w *world) noteRolledBack(n txn.Name) {
 // nobody need ask again.
 func (w *world) noteAnswer(c call) {
 	t := w.truth(c.msg.Name)
-	if t != nil && c.standing == txn.StandingCommitted && t.done() {
+	if t != nil && !w.deposed && c.standing == txn.StandingCommitted && t.done() {
 		t.proven = true
 	}
 }

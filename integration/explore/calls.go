@@ -22,12 +22,15 @@ type call struct {
 	done     bool
 	vote     txn.BranchVote
 	standing txn.Standing
+	// found is the evidence of an inquiry.
+	found txn.Evidence
 }
 
 // send queues a message. As in a lane, one that waits already is not queued twice.
 func (w *world) send(m protocol.Message) {
 	if slices.ContainsFunc(w.calls, func(c call) bool {
-		return !c.stale && !c.done && c.msg.Act == m.Act && c.msg.Name == m.Name
+		return !c.stale && !c.done && c.epoch == w.epoch && c.msg.Act == m.Act &&
+			c.msg.Name == m.Name
 	}) {
 		return
 	}
@@ -68,16 +71,18 @@ func (w *world) removeCall(i int) call {
 	return c
 }
 
-// strand makes every call that has not arrived a stale one, and forgets the answers: the process
-// that waited for them is gone.
-func (w *world) strand() {
+// strand makes every such call that has not arrived a stale one, and forgets the answers: the
+// process that waited for them is gone.
+func (w *world) strand(such func(call) bool) {
 	old := w.calls
 	w.calls = nil
 	for _, c := range old {
-		if c.done {
-			continue
+		if such(c) {
+			if c.done {
+				continue
+			}
+			c.stale = true
 		}
-		c.stale = true
 		w.addCall(c)
 	}
 }
@@ -122,7 +127,7 @@ func (w *world) answer(i int) {
 	w.sights.add(c.msg.Act.String(), " answered ", c.standing.String())
 	w.noteAnswer(c)
 	w.step(protocol.Finished{ID: c.msg.ID, Branch: c.msg.Name.Branch, Act: c.msg.Act,
-		Standing: c.standing, Reason: c.standing.String()})
+		Standing: c.standing, Reason: c.standing.String(), Evidence: c.found})
 }
 
 // proven says whether an answer ends the repetition of a lasting message.
@@ -174,7 +179,7 @@ func (w *world) act(c *call, r *resource, refuse bool) {
 	case protocol.ActOnePhase:
 		c.standing = w.onePhaseAt(r, n, c.msg.Evidence, refuse)
 	case protocol.ActInquire:
-		c.standing = w.inquireAt(r, n, c.msg.Evidence)
+		c.standing, c.found = w.inquireAt(r, n, c.msg.Evidence)
 	default:
 		panic(fmt.Sprintf("explore: act %s", c.msg.Act))
 	}
@@ -279,14 +284,26 @@ func (w *world) onePhaseAt(
 	return txn.StandingCommitted
 }
 
-// inquireAt tells where a branch of a one-phase commit stands. The call has fenced older ones, and
-// with them every session of their time.
-func (w *world) inquireAt(r *resource, n txn.Name, ev txn.Evidence) txn.Standing {
-	s, _ := r.standing(n)
-	if s == txn.StandingUnknown && !r.active(n) {
-		return r.absent(ev)
+// inquireAt tells where a branch stands, and by what. The call has fenced older ones, and with them
+// every session of their time that the resource itself runs. One that commits plainly remembers how
+// branches ended; another finds what is prepared, and has the evidence of the question otherwise.
+func (w *world) inquireAt(
+	r *resource, n txn.Name, ev txn.Evidence,
+) (txn.Standing, txn.Evidence) {
+	s, o := r.standing(n)
+	found := txn.Evidence{Identity: r.identity, Position: r.position(), XID: ev.XID}
+	switch {
+	case s == txn.StandingPrepared:
+		return s, r.evidenceOf(o)
+	case !w.sc.Resources[w.sc.resource(r.name)].OnePhase:
+		return r.judge(ev), found
+	case s == txn.StandingUnknown && !r.active(n):
+		return r.absent(ev), found
 	}
-	return s
+	if r.wasPrepared(n) {
+		found.XID = o.xid
+	}
+	return s, found
 }
 
 // fenceSessions ends the sessions of older epochs that the resource itself runs.

@@ -3,6 +3,7 @@ package explore
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/txn"
@@ -39,7 +40,10 @@ const (
 	Forget Checker = "forget"
 	// Fencing: after a resource has heard of an epoch it obeys no older one.
 	Fencing Checker = "fencing"
-	// UnknownAppend: while a decision is on its way to the disk nobody hears of either outcome.
+	// UnknownAppend: while a decision is on its way to the disk nobody hears of either outcome; but
+	// of a commit that follows from a durable intent, prepared branches, and a proof of ownership
+	// after that. Once an intent was handed to the log no abort is told, or done, before it is
+	// durable.
 	UnknownAppend Checker = "unknown append"
 	// ExactlyOnce: an id is given out once, a branch prepared once, a key committed once.
 	ExactlyOnce Checker = "exactly once"
@@ -86,6 +90,10 @@ func (w *world) checkAppend(r protocol.Record) {
 		w.checkDecision(r)
 	case protocol.OnePhaseRecord:
 		w.checkOnePhase(r)
+	case protocol.IntentRecord:
+		w.checkIntent(r)
+	case protocol.AbortRecord:
+		w.checkAbort(r)
 	case protocol.EndRecord:
 		for _, id := range r.IDs {
 			w.checkEnd(id)
@@ -103,7 +111,8 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 		w.fail(CommitValidity, "transaction %d is committed, and nobody has begun it", r.ID.Seq())
 		return
 	}
-	if e.epoch != w.epoch && r.Plan != txn.PlanOnePhase {
+	asked := r.Plan == txn.PlanOnePhase || r.Plan == txn.PlanParallel && e.asking
+	if e.epoch != w.epoch && !asked {
 		w.fail(CommitValidity, "%d is decided by an epoch that has not begun it", r.ID.Seq())
 	}
 	if e.toldBack || e.sentBack || e.aborted {
@@ -159,6 +168,41 @@ func (w *world) checkOnePhase(r protocol.OnePhaseRecord) {
 	}
 }
 
+// checkIntent holds a list of branches that are being prepared against those that there are. All
+// others only read.
+func (w *world) checkIntent(r protocol.IntentRecord) {
+	e := w.entry(r.ID)
+	if e == nil || e.epoch != w.epoch || e.toldBack || e.sentBack {
+		w.fail(ClientTruth, "%d is to be committed, and was rolled back or is another epoch's",
+			r.ID.Seq())
+		return
+	}
+	for _, b := range r.Branches {
+		e.intent |= bit(b.Branch)
+	}
+	for i := range e.branches {
+		if no := txn.BranchNo(i + 1); e.intent&bit(no) == 0 && !e.branches[i].readOnly {
+			w.fail(CommitValidity, "the intent of %d does not list its branch %d", r.ID.Seq(), no)
+		}
+	}
+}
+
+// checkAbort holds an abort that is recorded against what was told, and handed over, before.
+func (w *world) checkAbort(r protocol.AbortRecord) {
+	e := w.entry(r.ID)
+	switch {
+	case e == nil || e.committed:
+		w.fail(ClientTruth, "%d is aborted after its commit", r.ID.Seq())
+	case e.told == txn.OutcomeCommitted && !e.untraced():
+		w.fail(AcknowledgedDurability, "%d was told committed, and is aborted", r.ID.Seq())
+	case slices.ContainsFunc(w.inflight, func(a protocol.Append) bool {
+		c, ok := a.Record.(protocol.CommitRecord)
+		return ok && c.ID == r.ID
+	}):
+		w.fail(UnknownAppend, "%d is aborted while its commit is in flight", r.ID.Seq())
+	}
+}
+
 // checkEnd looks at every branch that the decision lists. What was proven committed once need not
 // be looked at again, though a failover may undo it.
 func (w *world) checkEnd(id txn.ID) {
@@ -189,7 +233,7 @@ func (w *world) checkEnd(id txn.ID) {
 // checkHeuristic holds a recorded contradiction against the branch: it must not be invented.
 func (w *world) checkHeuristic(r protocol.HeuristicRecord) {
 	n := txn.NameOf(r.ID, r.Branch)
-	t := w.truth(n)
+	e, t := w.entry(r.ID), w.truth(n)
 	if t == nil {
 		w.fail(NoMaskedHeuristic, "%s is recorded as %s, and does not exist", describeName(n),
 			r.What)
@@ -202,7 +246,11 @@ func (w *world) checkHeuristic(r protocol.HeuristicRecord) {
 	case txn.BranchHeuristicCommit:
 		ok = t.humanCommit
 	case txn.BranchHeuristicHazard:
-		ok = t.returned || !w.resources[t.resource].isPrepared(n)
+		r := &w.resources[t.resource]
+		// A history that has moved to another server may have lost what an intent has prepared,
+		// and that it did not cannot be known.
+		moved := e.intent != 0 && len(r.forks) > 0
+		ok = t.returned || moved || !r.isPrepared(n)
 	}
 	if !ok {
 		w.fail(NoMaskedHeuristic, "%s is recorded as %s, and is not", describeName(n), r.What)
@@ -233,7 +281,8 @@ func (w *world) checkMessage(m protocol.Message) {
 	e := w.entry(m.ID)
 	switch m.Act {
 	case protocol.ActPrepare:
-		if e.epoch != w.epoch || e.toldBack {
+		// Who is deposed cannot know that it was told.
+		if e.epoch != w.epoch || e.toldBack && !w.deposed {
 			w.fail(CommitValidity, "%s is asked to vote again", describeName(m.Name))
 		}
 	case protocol.ActCommit:
@@ -256,6 +305,9 @@ func (w *world) checkRollback(e *entry, n txn.Name) {
 	switch {
 	case w.deciding(e.id):
 		w.fail(UnknownAppend, "%s is told to roll back while its commit is in flight",
+			describeName(n))
+	case e.asking && e.intent != 0:
+		w.fail(UnknownAppend, "%s is told to roll back, and no ABORT ends its intent",
 			describeName(n))
 	case e.committed || e.asking:
 		w.fail(PresumedAbort, "%s is told to roll back, and its commit is durable",
@@ -308,7 +360,7 @@ func (w *world) checkFence(c call, seen txn.Epoch) {
 func (w *world) checkReplay(s *protocol.State) {
 	for i := range w.entries {
 		e := &w.entries[i]
-		if e.told != txn.OutcomeCommitted || e.readsOnly() || e.id.Seq() < s.Low {
+		if e.told != txn.OutcomeCommitted || e.readsOnly() || e.id.Seq() < s.Low || e.untraced() {
 			continue
 		}
 		d := s.OpenDecision(e.id)
@@ -369,8 +421,18 @@ func (w *world) checkToldCommitted(e *entry, r *txn.Result) {
 			return
 		}
 	}
-	if w.deciding(e.id) {
+	switch {
+	case w.implied(e):
+		w.sights.add("told ahead of the record")
+		if w.deposed {
+			w.sights.add("told by a deposed owner")
+		}
+		return
+	case w.deciding(e.id):
 		w.fail(UnknownAppend, "%d is told committed while its commit is in flight", r.ID.Seq())
+	case e.asking:
+		w.fail(UnknownAppend, "%d is told committed, which does not follow from its intent",
+			r.ID.Seq())
 	}
 	w.fail(LogBeforeSend, "%d is told committed without a durable record", r.ID.Seq())
 }
@@ -380,6 +442,8 @@ func (w *world) checkToldBack(e *entry) {
 	switch {
 	case w.deciding(e.id):
 		w.fail(UnknownAppend, "%d is told rolled back while its commit is in flight", e.id.Seq())
+	case e.asking && e.intent != 0:
+		w.fail(UnknownAppend, "%d is told rolled back, and no ABORT ends its intent", e.id.Seq())
 	case e.committed || e.asking:
 		w.fail(ClientTruth, "%d is told rolled back, and its commit is durable", e.id.Seq())
 	case !w.faulty:
@@ -394,7 +458,7 @@ func (w *world) tell(e *entry, o txn.Outcome) {
 		return
 	}
 	contradicted := o.IsHeuristic() && !e.told.IsHeuristic()
-	if e.told != txn.OutcomeUnknown && e.told != o && !contradicted {
+	if e.told != txn.OutcomeUnknown && e.told != o && !contradicted && !e.untraced() {
 		w.fail(OneTruth, "%d was told %s, and now %s", e.id.Seq(), e.told, o)
 	}
 	e.told = o
@@ -421,7 +485,9 @@ func (w *world) checkRefusal(r request, err error) {
 			w.fail(ClientTruth, "%d is refused as rolled back, and its commit is durable", id.Seq())
 		}
 	case txn.ReasonAlreadyDecided:
-		if !e.committed && !e.asking && !e.readsOnly() {
+		// An intent alone is a decision only if it implies one, or if a person has to decide.
+		open := e.asking && (e.intent == 0 || e.heuristic != 0 || w.implied(e))
+		if !e.committed && !open && !e.readsOnly() {
 			w.fail(LogBeforeSend, "%d is refused as decided without a durable record", id.Seq())
 		}
 	}

@@ -293,6 +293,8 @@ func TestCheckers(t *testing.T) {
 	run(wrongAnswers(), decidedWorld)
 	run(wrongWords(), durableWorld)
 	run(wrongEnds(), durableWorld)
+	run(wrongIntents(), intendedWorld)
+	run(wrongWhileIntended(), intendedWorld)
 }
 
 // TestGoodThings: what is right is not complained about.

@@ -16,6 +16,8 @@ type client struct {
 	// votes are those that it has gathered. commits counts its Commits, up to two.
 	votes   []txn.BranchVote
 	commits int
+	// announced: it has said that it is preparing.
+	announced bool
 	// over: it has heard that its key's transaction has ended already.
 	over bool
 }
@@ -177,6 +179,15 @@ func (w *world) commit(i int) {
 	req := w.newReq()
 	w.ask(i, req, protocol.Commit{Req: req, Request: txn.CommitRequest{ID: w.entryOf(i).id,
 		Votes: slices.Clone(c.votes), Ack: w.sc.Transactions[i].Ack}})
+}
+
+// announce says that the branches are being prepared. When it is heard, if ever, depends on nothing
+// but the network: before the votes, after them, or by another epoch.
+func (w *world) announce(i int) {
+	w.clients[i].announced = true
+	req := w.newReq()
+	w.ask(i, req, protocol.Commit{Req: req, Request: txn.CommitRequest{ID: w.entryOf(i).id,
+		Intent: true, Ack: w.sc.Transactions[i].Ack}})
 }
 
 func (w *world) rollback(i int) {

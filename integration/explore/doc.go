@@ -10,6 +10,10 @@
 //	resources: sessions, prepared branches, ◀──┼─────────────────┘
 //	timelines, evidence, fences, people        └── answers, listings that have grown old
 //
+// A coordinator can also be deposed: a new epoch starts on what is durable, and the old one goes on
+// for some steps. What it has sent is under way, what it replies is an answer that somebody got,
+// and nothing that it appends becomes durable.
+//
 // A [Scenario] says who takes part and how often each kind of fault may strike. [Run] goes through
 // its states breadth first: from each state every possible next step is taken, on a copy, and a
 // state that was seen before is not followed again. So the first violation that is found is one of
@@ -42,6 +46,10 @@
 //
 // # What is not in this world
 //
-// Two coordinators at once on one log (a lock of the operating system keeps them apart), torn and
-// corrupt frames (package txlog), adopted logs, and resources that answer from another server.
+// Torn and corrupt frames (package txlog), adopted logs, and resources that answer from another
+// server.
+//
+// A commit may be told that follows from an intent and from prepared branches. Before its record is
+// durable a person who ends such a branch may turn the answer into a lie: an intent does not hold
+// the numbers by which PostgreSQL tells how a branch has ended. The checkers do not complain then.
 package explore

@@ -64,18 +64,20 @@ func mustSee() []string {
 		"append protocol.CommitRecord", "append protocol.EndRecord",
 		"append protocol.HeuristicRecord", "append protocol.HoleRecord",
 		"append protocol.MarkRecord", "append protocol.OnePhaseRecord",
-		"append protocol.AbortRecord",
+		"append protocol.AbortRecord", "append protocol.IntentRecord",
 		"send PREPARE", "send COMMIT", "send ROLLBACK", "send ONE_PHASE", "send INQUIRE",
 		"COMMIT answered COMMITTED", "COMMIT answered ROLLED_BACK", "COMMIT answered GONE",
 		"ROLLBACK answered COMMITTED", "ROLLBACK answered ROLLED_BACK", "ROLLBACK answered GONE",
 		"ONE_PHASE answered COMMITTED", "ONE_PHASE answered ROLLED_BACK",
 		"ONE_PHASE answered GONE", "INQUIRE answered COMMITTED", "INQUIRE answered ROLLED_BACK",
-		"INQUIRE answered GONE",
+		"INQUIRE answered GONE", "INQUIRE answered PREPARED",
 		"label @E", "label @G", "label @I", "label @K",
 		"tell COMMITTED CLASSIC", "tell COMMITTED NONE", "tell COMMITTED ONE_PHASE",
 		"tell ROLLED_BACK UNSET", "tell ROLLED_BACK ONE_PHASE", "tell UNKNOWN CLASSIC",
 		"tell HEURISTIC_MIXED CLASSIC", "tell HEURISTIC_HAZARD CLASSIC",
 		"tell HEURISTIC_HAZARD ONE_PHASE", "tell HEURISTIC_MIXED UNSET",
+		"tell COMMITTED PARALLEL", "tell ROLLED_BACK PARALLEL", "tell UNKNOWN PARALLEL",
+		"tell HEURISTIC_HAZARD PARALLEL", "told ahead of the record", "told by a deposed owner",
 		"tell OUTCOME_FORGOTTEN UNSET", "key stands for COMMITTED", "refuse ALREADY_COMMITTED",
 	}
 }
@@ -197,16 +199,16 @@ func TestRunRefuses(t *testing.T) {
 
 // TestEveryStepIsBounded: whatever a bound allows can happen as often, and no more.
 func TestEveryStepIsBounded(t *testing.T) {
-	b := Bounds{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}
+	b := Bounds{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}
 	for k := doBegin; k <= doFlaw; k++ {
 		left := b
 		if at, _ := left.of(k); at != nil {
 			*at--
 		}
 		_, spoils := left.of(k)
-		harmless := slices.Contains([]kind{doBegin, doPrepare, doCommit, doAsk, doEnlist, doCancel,
-			doPersist, doArrive, doAnswer, doGiveUp, doPrepareGiveUp, doList, doSweep, doRegister,
-			doFlaw}, k)
+		harmless := slices.Contains([]kind{doBegin, doPrepare, doCommit, doAnnounce,
+			doConfirm, doAsk, doEnlist, doCancel, doPersist, doArrive, doAnswer, doGiveUp,
+			doPrepareGiveUp, doList, doSweep, doRegister, doFlaw}, k)
 		if spoils == harmless {
 			t.Errorf("step %d: may spoil a commit: %v", k, spoils)
 		}

@@ -115,6 +115,13 @@ func (r *resource) isPrepared(n txn.Name) bool {
 	return s == txn.StandingPrepared
 }
 
+// wasPrepared says whether the history has the preparation of a branch in it.
+func (r *resource) wasPrepared(n txn.Name) bool {
+	return slices.ContainsFunc(r.wal, func(o op) bool {
+		return o.kind == opPrepare && o.name == n
+	})
+}
+
 // prepared lists the branches that are, in the order of their preparation.
 func (r *resource) prepared() []txn.Name {
 	var names []txn.Name

@@ -62,7 +62,9 @@ type Transaction struct {
 	// ByClient are those of Resources where the client prepares the branch itself, and sends its
 	// vote. The others are the coordinator's to ask.
 	ByClient []string
-	Ack      txn.AckLevel
+	// Announces says that the client tells, beside its PREPAREs, that it sends them.
+	Announces bool
+	Ack       txn.AckLevel
 	// Key is an idempotency key, or empty.
 	Key string
 }
@@ -72,6 +74,9 @@ type Bounds struct {
 	// Crashes of the coordinator, each with any part of the appends in flight durable. A failed or
 	// unanswered append is such a crash: the process stops and reads its log again.
 	Crashes int
+	// Depositions start a new epoch while the old one goes on for up to Lingers steps. Of what it
+	// appends nothing becomes durable any more.
+	Depositions, Lingers int
 	// Losses are calls whose caller gives up. The call may still arrive, at any later time.
 	Losses int
 	// Noes are branches that a resource refuses to prepare.
@@ -86,7 +91,8 @@ type Bounds struct {
 	Failovers, LostOps int
 	// Interventions are prepared branches that a person commits or rolls back.
 	Interventions int
-	// Repeats are Commits after a client's first, Rollbacks and Asks what they are called.
+	// Repeats are Commits and announcements after a client's first, Rollbacks and Asks what they
+	// are called.
 	Repeats, Rollbacks, Asks int
 	// Enlists are late Enlist requests, Cancels callers that go away.
 	Enlists, Cancels int

@@ -23,9 +23,10 @@ func Scenarios(d Depth) []Scenario {
 	all := quick()
 	if d >= Usual {
 		all = append(append(all, crashes()...), troubles()...)
+		all = append(all, parallel()...)
 	}
 	if d >= Deep {
-		all = append(all, deeper()...)
+		all = append(append(all, deeper()...), parallelDeeper()...)
 	}
 	return all
 }
@@ -52,6 +53,9 @@ func quick() []Scenario {
 			Resources:    resources("abc", proves),
 			Transactions: reading("a", ofClient("a", "b", "c")),
 			Bounds:       Bounds{Crashes: 1, Repeats: 1, Noes: 1}},
+		{Name: "parallel, nothing goes wrong",
+			Resources: resources("ab", proves), Transactions: announced("a", "b"),
+			Bounds: Bounds{Repeats: 1, Asks: 1}},
 	}
 }
 
@@ -72,7 +76,8 @@ func crashes() []Scenario {
 			Bounds: Bounds{Crashes: 2, Repeats: 1}},
 		{Name: "answered when decided, crash and loss",
 			Resources: resources("ab", proves), Transactions: decided(ofClient("a", "b")),
-			Bounds: Bounds{Crashes: 1, Losses: 1, Repeats: 1, Rollbacks: 1, Enlists: 1}},
+			Machine: protocol.Config{Classic: true},
+			Bounds:  Bounds{Crashes: 1, Losses: 1, Repeats: 1, Rollbacks: 1, Enlists: 1}},
 		{Name: "late PREPARE, deadline, sweep",
 			Resources:    append(resources("a", proves), resources("b", quietly)...),
 			Transactions: ofClient("a", "b"),
@@ -225,6 +230,13 @@ func decided(ts []Transaction) []Transaction {
 	for i := range ts {
 		ts[i].Ack = txn.AckDecided
 	}
+	return ts
+}
+
+// announced has a client that prepares its branches say so meanwhile, and wait for the decision.
+func announced(resources ...string) []Transaction {
+	ts := decided(ofClient(resources...))
+	ts[0].Announces = true
 	return ts
 }
 

@@ -21,6 +21,7 @@ const (
 func (w *world) settle() {
 	w.trace.say("faults end here")
 	w.left = Bounds{}
+	w.dismiss()
 	w.dropStale()
 	end := w.now + maxRest
 	for range maxRounds {
@@ -101,11 +102,17 @@ func (w *world) quiet() bool {
 	return len(w.requests) == 0 && w.m.Active() == 0 && len(w.inDoubt()) == 0
 }
 
-// inDoubt lists the branches that are prepared and ours.
+// inDoubt lists the branches that are prepared and ours to finish. What an intent has prepared is
+// left to a person if another branch of it is lost: nobody knows whether its commit was told.
 func (w *world) inDoubt() []txn.Name {
 	var names []txn.Name
 	for i := range w.resources {
-		names = append(names, w.resources[i].prepared()...)
+		for _, n := range w.resources[i].prepared() {
+			e := w.entry(n.ID())
+			if e == nil || e.intent == 0 || !e.asking || e.heuristic == 0 {
+				names = append(names, n)
+			}
+		}
 	}
 	return names
 }

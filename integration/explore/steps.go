@@ -13,6 +13,8 @@ import (
 type choice struct {
 	kind kind
 	a, b int16
+	// former says that it is the deposed owner's.
+	former bool
 }
 
 type kind uint8
@@ -24,12 +26,15 @@ const (
 	doPrepareGiveUp
 	doStray
 	doCommit
+	doAnnounce
 	doRollback
 	doAsk
 	doEnlist
 	doCancel
 	doPersist
+	doConfirm
 	doCrash
+	doDepose
 	doArrive
 	doArriveNo
 	doAnswer
@@ -55,13 +60,14 @@ func (w *world) choices(all []choice) []choice {
 	for i := range w.resources {
 		all = w.resourceChoices(all, i)
 	}
+	all = w.formerChoices(all)
 	return w.flawChoices(all)
 }
 
 // some appends a choice if it is allowed to happen.
 func some(all []choice, ok bool, k kind, a, b int) []choice {
 	if ok {
-		all = append(all, choice{k, int16(a), int16(b)})
+		all = append(all, choice{kind: k, a: int16(a), b: int16(b)})
 	}
 	return all
 }
@@ -69,20 +75,27 @@ func some(all []choice, ok bool, k kind, a, b int) []choice {
 func (w *world) clientChoices(all []choice, i int) []choice {
 	c := &w.clients[i]
 	all = some(all, !c.begun, doBegin, i, 0)
-	if c.entry < 0 || c.over {
-		return all
-	}
-	left := w.unvoted(i)
-	if c.commits == 0 {
-		for _, b := range left {
+	if c.entry >= 0 && !c.over && c.commits == 0 {
+		for _, b := range w.unvoted(i) {
 			all = some(all, true, doPrepare, i, b)
 			all = some(all, w.left.Noes > 0, doPrepareNo, i, b)
 			all = some(all, w.left.Losses > 0 && w.givesUp(i, b), doPrepareGiveUp, i, b)
 			all = some(all, w.left.Strays > 0, doStray, i, b)
 		}
 	}
-	first := c.commits == 0 && len(left) == 0
+	return w.requestChoices(all, i)
+}
+
+// requestChoices are what a client with a transaction may ask for.
+func (w *world) requestChoices(all []choice, i int) []choice {
+	c := &w.clients[i]
+	if c.entry < 0 || c.over {
+		return all
+	}
+	first := c.commits == 0 && len(w.unvoted(i)) == 0
 	all = some(all, first || c.commits > 0 && w.left.Repeats > 0, doCommit, i, 0)
+	all = some(all, w.sc.Transactions[i].Announces && (!c.announced || w.left.Repeats > 0),
+		doAnnounce, i, 0)
 	all = some(all, w.left.Rollbacks > 0, doRollback, i, 0)
 	all = some(all, w.left.Asks > 0, doAsk, i, 0)
 	return some(all, w.left.Enlists > 0, doEnlist, i, 0)
@@ -98,14 +111,22 @@ func (w *world) givesUp(i, b int) bool {
 
 func (w *world) coordinatorChoices(all []choice) []choice {
 	all = some(all, len(w.inflight) > 0, doPersist, 0, 0)
-	if w.left.Crashes > 0 && len(w.entries) > 0 {
-		for keep := range len(w.inflight) + 1 {
-			all = some(all, true, doCrash, keep, 0)
-		}
+	for i := range w.confirms {
+		all = some(all, true, doConfirm, i, 0)
+	}
+	for keep := range len(w.inflight) + 1 {
+		all = some(all, w.left.Crashes > 0 && len(w.entries) > 0, doCrash, keep, 0)
+		depose := w.left.Depositions > 0 && w.left.Lingers > 0 && len(w.entries) > 0
+		all = some(all, depose, doDepose, keep, 0)
+		all = some(all, depose && len(w.confirms) > 0, doDepose, keep, 1)
 	}
 	for i := range w.requests {
 		all = some(all, w.left.Cancels > 0, doCancel, i, 0)
 	}
+	return w.tickChoices(all)
+}
+
+func (w *world) tickChoices(all []choice) []choice {
 	if w.left.Ticks > 0 {
 		for i := range w.instants() {
 			all = some(all, true, doTick, i, 0)
@@ -131,12 +152,13 @@ func (w *world) instants() []protocol.Instant {
 
 func (w *world) callChoices(all []choice) []choice {
 	for i, c := range w.calls {
+		own := c.epoch == w.epoch
 		if c.done {
-			all = some(all, true, doAnswer, i, 0)
+			all = some(all, own, doAnswer, i, 0)
 			continue
 		}
 		all = some(all, true, doArrive, i, 0)
-		if c.stale {
+		if c.stale || !own {
 			continue
 		}
 		asks := c.msg.Act == protocol.ActPrepare || c.msg.Act == protocol.ActOnePhase
@@ -201,6 +223,11 @@ func (w *world) flawChoices(all []choice) []choice {
 // take does one step.
 func (w *world) take(c choice) {
 	a, b := int(c.a), int(c.b)
+	if c.former {
+		c.former = false
+		w.linger(c)
+		return
+	}
 	w.spend(c.kind)
 	switch c.kind {
 	case doBegin:
@@ -216,6 +243,11 @@ func (w *world) take(c choice) {
 			w.left.Repeats--
 		}
 		w.commit(a)
+	case doAnnounce:
+		if w.clients[a].announced {
+			w.left.Repeats--
+		}
+		w.announce(a)
 	case doRollback:
 		w.rollback(a)
 	case doAsk:
@@ -226,8 +258,12 @@ func (w *world) take(c choice) {
 		w.cancel(a)
 	case doPersist:
 		w.persist()
+	case doConfirm:
+		w.confirmed(a)
 	case doCrash:
 		w.crash(a)
+	case doDepose:
+		w.depose(a, b == 1)
 	case doArrive, doArriveNo:
 		w.arrive(a, c.kind == doArriveNo)
 	case doAnswer:
@@ -285,6 +321,8 @@ func (b *Bounds) of(k kind) (left *int, spoils bool) {
 		return &b.Cancels, false
 	case doCrash:
 		return &b.Crashes, true
+	case doDepose:
+		return &b.Depositions, true
 	case doList:
 		return &b.Sweeps, false
 	case doTick:
@@ -331,6 +369,8 @@ func (w *world) intervene(i, p int, commit bool) {
 	r := &w.resources[i]
 	n := r.prepared()[p]
 	t := w.truth(n)
+	e := w.entry(n.ID())
+	e.meddled = e.meddled || !e.committed && !w.sc.Resources[i].OnePhase
 	word := "rolls back"
 	if commit {
 		word = "commits"

@@ -13,6 +13,13 @@ import (
 // persist makes the oldest append in flight durable and tells the machine. That several become
 // durable at once is the same as one after the other without anything in between.
 func (w *world) persist() {
+	if w.deposed {
+		w.durable--
+		a := w.inflight[0]
+		w.inflight = slices.Delete(w.inflight, 0, 1)
+		w.step(protocol.Persisted{Index: a.Index})
+		return
+	}
 	if w.sc.Flaw == ToldBeforeDurable && w.applied < len(w.inflight) {
 		w.applied++
 		w.step(protocol.Persisted{Index: w.inflight[w.applied-1].Index})
@@ -42,13 +49,17 @@ func (w *world) crash(keep int) {
 	for _, a := range w.inflight[:keep] {
 		w.write(a.Record)
 	}
-	w.inflight, w.applied = nil, 0
 	w.answerOnCrash()
-	w.requests = nil
-	w.strand()
+	w.former = nil
+	w.strand(func(call) bool { return true })
+	w.succeed()
+	w.drain()
+}
+
+// succeed puts the next epoch in the place of the last, with what is durable.
+func (w *world) succeed() {
 	clear(w.listings)
-	w.epoch++
-	w.now = start
+	w.office = office{now: start, epoch: w.epoch + 1}
 	state := w.replay()
 	w.checkReplay(state)
 	w.m = protocol.New(state, w.sc.machine(), w.now)
@@ -56,7 +67,6 @@ func (w *world) crash(keep int) {
 		// What a resource was found to be able to do is not in the log.
 		w.resources[i].registered = false
 	}
-	w.drain()
 }
 
 // replay makes a state of the durable log, through the bytes of every record.

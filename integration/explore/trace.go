@@ -147,7 +147,12 @@ func describeEvent(w *world, e protocol.Event) string {
 	switch e := e.(type) {
 	case protocol.Begin:
 		return describeBegin(e)
+	case protocol.Confirmed:
+		return "confirm"
 	case protocol.Commit:
+		if e.Request.Intent {
+			return fmt.Sprintf("commit seq=%d intent", e.Request.ID.Seq())
+		}
 		return fmt.Sprintf("commit seq=%d%s%s", e.Request.ID.Seq(), ackWord(e.Request.Ack),
 			voteLines(e.Request.Votes))
 	case protocol.Rollback:
@@ -157,8 +162,8 @@ func describeEvent(w *world, e protocol.Event) string {
 	case protocol.Voted:
 		return fmt.Sprintf("voted seq=%d%s", e.ID.Seq(), voteLines([]txn.BranchVote{e.Vote}))
 	case protocol.Finished:
-		return strings.ToLower(fmt.Sprintf("finished seq=%d branch=%d act=%s standing=%s",
-			e.ID.Seq(), e.Branch, e.Act, e.Standing))
+		return strings.ToLower(fmt.Sprintf("finished seq=%d branch=%d act=%s standing=%s%s",
+			e.ID.Seq(), e.Branch, e.Act, e.Standing, foundWords(e.Evidence)))
 	case protocol.Swept:
 		return describeSwept(w, e)
 	case protocol.Register:
@@ -172,6 +177,16 @@ func describeEvent(w *world, e protocol.Event) string {
 		return fmt.Sprintf("cancel %T seq=%d", e.Of, subject(e.Of).Seq())
 	}
 	return fmt.Sprintf("%T", e)
+}
+
+func foundWords(ev txn.Evidence) (s string) {
+	if ev.Timeline != 0 {
+		s += fmt.Sprintf(" tli=%d lsn=%d", ev.Timeline, ev.LSN)
+	}
+	if ev.XID != 0 {
+		s += fmt.Sprintf(" xid=%d", ev.XID)
+	}
+	return s
 }
 
 func describeBegin(e protocol.Begin) string {
@@ -240,6 +255,12 @@ func describeRecord(r protocol.Record) string {
 				b.Evidence.XID))
 		}
 		return fmt.Sprintf("COMMIT %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
+	case protocol.IntentRecord:
+		var branches []string
+		for _, b := range r.Branches {
+			branches = append(branches, fmt.Sprintf("%d@%d", b.Branch, b.RM))
+		}
+		return fmt.Sprintf("INTENT %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
 	case protocol.OnePhaseRecord:
 		return fmt.Sprintf("ONE_PHASE %d {%d@%d}", r.ID.Seq(), r.Branch.Branch, r.Branch.RM)
 	case protocol.AbortRecord:

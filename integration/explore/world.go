@@ -27,20 +27,14 @@ type world struct {
 	sights sights
 
 	left Bounds
-	now  protocol.Instant
-	m    *protocol.Machine
-	// epoch is that of the running coordinator.
-	epoch txn.Epoch
-	// log is durable, inflight is handed to the log and may get lost by a crash.
-	log      []stored
-	inflight []protocol.Append
-	// applied counts the appends in flight that the machine was told are durable. It is zero unless
-	// the scenario's flaw is to tell too early.
-	applied int
+	// The coordinator that owns the log, and one that was deposed and has not noticed yet, or nil.
+	office
+	former *office
+	// log is durable.
+	log []stored
 
 	resources []resource
 	calls     []call
-	requests  []request
 	listings  []listing
 	clients   []client
 	entries   []entry
@@ -76,8 +70,11 @@ func (s *Scenario) rules() map[string]rule {
 	rules := map[string]rule{
 		"explore.world.sc": shared, "explore.world.deep": shared, "explore.world.trace": shared,
 		"explore.world.sights": shared,
-		"explore.world.now":    skipped, "explore.world.broken": skipped,
+		"explore.world.broken": skipped,
 		"protocol.Machine.cfg": skipped, "protocol.Machine.now": skipped,
+		// Rounds are compared with those that were asked for, which stand in the same order.
+		"protocol.Machine.lastRound": skipped, "protocol.round.no": skipped,
+		"explore.confirm.round": skipped,
 		// Only their order and their distance count, and appends in flight are without a gap.
 		"protocol.Machine.index": skipped, "protocol.Append.Index": skipped,
 		// For people.
@@ -101,7 +98,7 @@ func (s *Scenario) rules() map[string]rule {
 // resources are registered, and all of that is durable.
 func newWorld(sc *Scenario) *world {
 	w := &world{sc: sc, deep: newDeep(sc.rules()), sights: sights{}, left: sc.Bounds,
-		now: start, epoch: 1,
+		office:   office{now: start, epoch: 1},
 		listings: make([]listing, len(sc.Resources))}
 	for i := range sc.Resources {
 		w.resources = append(w.resources, newResource(sc, i))
@@ -140,14 +137,11 @@ func (w *world) step(e protocol.Event) {
 func (w *world) drain() {
 	for {
 		r := w.m.Ready()
-		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 {
+		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 && r.Confirm == 0 {
 			return
 		}
 		for _, a := range r.Appends {
-			w.trace.appended(a)
-			w.sights.record(a.Record)
-			w.checkAppend(a.Record)
-			w.inflight = append(w.inflight, a)
+			w.handOver(a)
 		}
 		for _, m := range r.Messages {
 			w.trace.sent(w, m)
@@ -165,7 +159,22 @@ func (w *world) drain() {
 			w.sights.note(n)
 			w.noted(n)
 		}
+		if r.Confirm != 0 {
+			w.trace.line("confirm")
+			w.confirms = append(w.confirms, confirm{round: r.Confirm})
+		}
 	}
+}
+
+// handOver takes a record to the log. That of a deposed owner never gets there, so that it is no
+// concern of the other checkers.
+func (w *world) handOver(a protocol.Append) {
+	w.trace.appended(a)
+	w.sights.record(a.Record)
+	if !w.deposed {
+		w.checkAppend(a.Record)
+	}
+	w.inflight = append(w.inflight, a)
 }
 
 // entry is where the history of a transaction is kept, or nil if nobody has begun it.

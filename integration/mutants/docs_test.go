@@ -78,6 +78,19 @@ func words(t *testing.T) []string {
 	return all
 }
 
+// TestNamesAreComplete: every mutant has a word. Without one of them, all behind it would stand for
+// their neighbours.
+func TestNamesAreComplete(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "txn/mutant/mutants.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := regexp.MustCompile(`(?m)^\t[A-Z]\w+$`).FindAll(text, -1)
+	if len(ids) < 40 || len(ids) != len(words(t)) {
+		t.Errorf("%d mutants have %d words", len(ids), len(words(t)))
+	}
+}
+
 // TestTableIsComplete: every promise has a mutant, every mutant a test that kills it, and every
 // entry an expected reason.
 func TestTableIsComplete(t *testing.T) {

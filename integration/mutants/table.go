@@ -71,9 +71,35 @@ func decisions() []Kill {
 	world := func(promise, mutant, name, checker string) Kill {
 		return Kill{promise, mutant, explorer, "TestScenarios/" + name, checker + ": "}
 	}
+	rule := func(promise, mutant, name, checker string) Kill {
+		return Kill{promise, mutant, explorer, "TestRules/" + name, checker + ": "}
+	}
 	return []Kill{
 		world("S6", "NO_LOG", "nothing goes wrong", "log before send"),
 		world("S6", "PHASE2_BEFORE_COMMIT_DURABLE", "nothing goes wrong", "log before send"),
+		world("S6", "PHASE2_BEFORE_COMMIT_DURABLE",
+			"parallel, nothing goes wrong", "log before send"),
+		rule("S1", "PHASE2_BEFORE_COMMIT_DURABLE",
+			"no branch commits before COMMIT is durable", "atomicity"),
+		world("S10", "UNLOGGED_ABORT", "parallel, a refusal and a rollback", "unknown append"),
+		rule("S2", "UNLOGGED_ABORT", "after an intent an abort is recorded", "one truth"),
+		rule("S9", "UNLOGGED_ABORT", "who is deposed does not roll back either", "one truth"),
+		world("S6", "IMPLICIT_ACK_WITHOUT_INTENT",
+			"parallel, nothing goes wrong", "unknown append"),
+		rule("S5", "IMPLICIT_ACK_WITHOUT_INTENT",
+			"nobody is told before the intent is durable", "one truth"),
+		world("S3", "IMPLICIT_ACK_WITH_READER",
+			"parallel, a reader among them", "unknown append"),
+		rule("S3", "IMPLICIT_ACK_WITH_READER",
+			"a branch that only read implies nothing", "one truth"),
+		world("S9", "IMPLICIT_ACK_WITHOUT_CONFIRM",
+			"parallel, a deposed owner goes on", "unknown append"),
+		rule("S9", "IMPLICIT_ACK_WITHOUT_CONFIRM",
+			"who tells has confirmed that it owns the log", "one truth"),
+		world("S5", "GONE_IS_NEVER_PREPARED",
+			"parallel, failover to a standby that lags", "acknowledged durability"),
+		rule("S2", "GONE_IS_NEVER_PREPARED",
+			"what another server has not may be lost", "one truth"),
 		world("S10", "ACK_BEFORE_LOG", "answered when decided, crash and loss", "unknown append"),
 		world("S2", "ABORT_WHILE_APPENDING", "two transactions of one key", "unknown append"),
 		world("S3", "COMMIT_ON_MISSING_VOTE",
@@ -129,7 +155,7 @@ func surroundings() []Kill {
 		{"S3", "WARNING_IS_FINE",
 			branch, "TestWarningOfACancelledReplicationWaitIsUnknown", "vote YES"},
 		{"S14", "DUP_GID_IGNORED",
-			branch, "TestRefusalsAreNoWithTheirReason/name taken", "vote YES"},
+			branch, "TestRefusalsAreNoWithTheirReason/ready=true/name taken", "vote YES"},
 		{"S3", "XID_NULL_IS_READONLY",
 			pools, "TestADatabaseThatCallsOutHasNoReaders", "want [YES YES]"},
 		{"S17", "TIMEOUT_MEANS_ABORTED", sdk, "TestInDoubt", "want ErrInDoubt"},
