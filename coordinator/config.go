@@ -60,7 +60,8 @@ type Config struct {
 	// CallTimeout bounds one call of a resource. Its result is unknown afterwards, and it is asked
 	// again. Defaults to 5 s.
 	CallTimeout time.Duration
-	// Workers is how many calls of one resource may run at once. Defaults to 4.
+	// Workers is how many calls of one resource may run at once. While all of them do, what waits
+	// gathers for the next call. Defaults to 16.
 	Workers int
 	// SnapshotEvery is the log volume after which a snapshot is written, in bytes. Defaults to 64
 	// MiB.
@@ -139,7 +140,7 @@ func (c Config) withDefaults() Config {
 	def(&c.SweepEvery, time.Second)
 	def(&c.CallTimeout, 5*time.Second)
 	def(&c.SlowAfter, time.Second)
-	def(&c.Workers, 4)
+	def(&c.Workers, 16)
 	def(&c.SnapshotEvery, 64<<20)
 	if c.FS == nil {
 		c.FS = vfs.OS()

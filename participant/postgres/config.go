@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	defaultMaxConns       = 4
+	defaultMaxConns       = 16
 	maxMaxConns           = 64
 	defaultConnectTimeout = 5 * time.Second
 )
@@ -28,7 +28,8 @@ type Config struct {
 	// list, and finished where the connecting role is a member.
 	OwnerRole string
 	// MaxConns bounds the connections that finish and list branches, from 1 to 64. One more is held
-	// per log. Defaults to 4.
+	// per log. Each COMMIT PREPARED waits for the disk by itself, and those of several connections
+	// share the wait. Defaults to 16.
 	MaxConns int
 	// ConnectTimeout bounds one attempt to connect. Defaults to 5 s.
 	ConnectTimeout time.Duration

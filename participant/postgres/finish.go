@@ -13,7 +13,7 @@ import (
 
 // minChunk is the least number of branches that are worth a connection of their own: each COMMIT
 // PREPARED waits for the disk, and several connections share one wait.
-const minChunk = 4
+const minChunk = 2
 
 // Commit finishes branches whose COMMIT is durable in the caller's log.
 func (r *Resource) Commit(
