@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type Option func(*options)
 type options struct {
 	tls      transport.TLS
 	insecure bool
+	single   bool
 	patience time.Duration
 	pauses   Pauses
 	dial     []grpc.DialOption
@@ -53,7 +55,13 @@ func WithPatience(d time.Duration) Option { return func(o *options) { o.patience
 // WithPauses sets the waits between attempts. Defaults to 20 ms and 2 s.
 func WithPauses(p Pauses) Option { return func(o *options) { o.pauses = p } }
 
-// WithDialOptions adds options of gRPC, e.g. interceptors or a stats handler.
+// WithSingleCalls makes each call by itself, at several times the cost: for a proxy that does not
+// pass streams, or for interceptors that must see every call. Defaults to calls that share a
+// Session where the coordinator has that.
+func WithSingleCalls() Option { return func(o *options) { o.single = true } }
+
+// WithDialOptions adds options of gRPC, e.g. interceptors or a stats handler. They see the Session
+// as one call: see [WithSingleCalls].
 func WithDialOptions(opts ...grpc.DialOption) Option {
 	return func(o *options) { o.dial = append(o.dial, opts...) }
 }
@@ -61,7 +69,7 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 // Client is a coordinator in another process. It is safe for concurrent use; Close ends it.
 type Client struct {
 	closeOnce func() error
-	service   gavelv1.TransactionServiceClient
+	calls     *calls
 	patience  time.Duration
 	pauses    Pauses
 }
@@ -87,14 +95,19 @@ func Dial(target string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client/remote: dial %s: %w", target, err)
 	}
-	return &Client{
-		closeOnce: sync.OnceValue(conn.Close), service: gavelv1.NewTransactionServiceClient(conn),
+	c := &Client{
+		calls:    newCalls(gavelv1.NewTransactionServiceClient(conn), o.single),
 		patience: o.patience, pauses: o.pauses,
-	}, nil
+	}
+	c.closeOnce = sync.OnceValue(func() error {
+		c.calls.close()
+		return conn.Close()
+	})
+	return c, nil
 }
 
-// Close ends the connection. Calls that are under way fail; no transaction is ended by it. It may
-// be called again.
+// Close ends the connection and waits for the goroutines of the Client. Calls that are under way
+// fail; no transaction is ended by it. It may be called again.
 func (c *Client) Close() error {
 	if err := c.closeOnce(); err != nil {
 		return fmt.Errorf("client/remote: close: %w", err)
@@ -121,7 +134,7 @@ func (c *Client) begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, erro
 	if !r.ID.IsZero() {
 		return c.enlist(ctx, r)
 	}
-	a, err := c.service.BeginTransaction(ctx, beginRequest(r))
+	a, err := c.calls.begin(ctx, beginRequest(r))
 	if err != nil {
 		return txn.Begun{}, err
 	}
@@ -143,8 +156,8 @@ func (c *Client) begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, erro
 }
 
 func (c *Client) enlist(ctx context.Context, r txn.BeginRequest) (txn.Begun, error) {
-	a, err := c.service.EnlistBranch(ctx, &gavelv1.EnlistBranchRequest{
-		TransactionId: r.ID.String(), Resources: r.Resources,
+	a, err := c.calls.enlist(ctx, &gavelv1.EnlistBranchRequest{
+		TransactionId: r.ID.String(), Resources: slices.Clone(r.Resources),
 	})
 	if err != nil {
 		return txn.Begun{}, err
@@ -157,10 +170,11 @@ func (c *Client) enlist(ctx context.Context, r txn.BeginRequest) (txn.Begun, err
 }
 
 // beginRequest sends a hash in place of the body: the coordinator keeps no more than a hash
-// anyway, and the body may be larger than a message.
+// anyway, and the body may be larger than a message. Nothing of r is kept: a call whose context
+// ends may still be on its way out when its caller has it back.
 func beginRequest(r txn.BeginRequest) *gavelv1.BeginTransactionRequest {
 	out := &gavelv1.BeginTransactionRequest{
-		Resources: r.Resources, Label: r.Label, IdempotencyKey: r.Key,
+		Resources: slices.Clone(r.Resources), Label: r.Label, IdempotencyKey: r.Key,
 	}
 	if r.Timeout != 0 {
 		out.Timeout = durationpb.New(r.Timeout)
@@ -176,7 +190,7 @@ func beginRequest(r txn.BeginRequest) *gavelv1.BeginTransactionRequest {
 // error; an error that wraps txn.ErrUnknown says that nobody answered.
 func (c *Client) Outcome(ctx context.Context, id txn.ID) (txn.Result, error) {
 	return c.result(ctx, "outcome of "+id.String(), func(ctx context.Context) (txn.Result, error) {
-		a, err := c.service.GetTransaction(ctx,
+		a, err := c.calls.get(ctx,
 			&gavelv1.GetTransactionRequest{TransactionId: id.String()})
 		return decode(id, a.GetTransaction(), err)
 	})
@@ -186,7 +200,7 @@ func (c *Client) Outcome(ctx context.Context, id txn.ID) (txn.Result, error) {
 // that wraps txn.ErrUnknown leaves open what became of it.
 func (c *Client) Rollback(ctx context.Context, id txn.ID, reason string) (txn.Result, error) {
 	return c.result(ctx, "rollback of "+id.String(), func(ctx context.Context) (txn.Result, error) {
-		a, err := c.service.RollbackTransaction(ctx, &gavelv1.RollbackTransactionRequest{
+		a, err := c.calls.rollback(ctx, &gavelv1.RollbackTransactionRequest{
 			TransactionId: id.String(), Reason: wire.Cut(reason, txn.MaxReasonLen),
 		})
 		return decode(id, a.GetTransaction(), err)
@@ -238,7 +252,7 @@ func (c *Client) list(ctx context.Context, r txn.ListRequest) ([]txn.Result, err
 	if !r.After.IsZero() {
 		req.PageToken = r.After.String()
 	}
-	a, err := c.service.ListTransactions(ctx, req)
+	a, err := c.calls.service.ListTransactions(ctx, req)
 	if err != nil {
 		return nil, err
 	}

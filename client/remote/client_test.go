@@ -145,17 +145,31 @@ func (n *network) client(t *testing.T, opts ...Option) *Client {
 	return c
 }
 
-// run lets f talk to a scripted server, in a bubble of virtual time.
+// run lets f talk to a scripted server, in a bubble of virtual time: to one that has sessions, and
+// to an older one.
 func run(t *testing.T, lines []line, f func(*testing.T, *Client, *scripted)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		var n network
-		s := &scripted{lines: lines}
-		defer n.serve(t, s)()
-		c := n.client(t)
-		defer c.Close()
-		f(t, c, s)
-	})
+	for name, serves := range servers() {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var n network
+				s := &scripted{lines: lines}
+				defer n.serve(t, serves(s))()
+				c := n.client(t)
+				defer c.Close()
+				f(t, c, s)
+			})
+		})
+	}
+}
+
+// servers are the ways in which a coordinator may serve its methods.
+func servers() map[string]func(gavelv1.TransactionServiceServer) gavelv1.TransactionServiceServer {
+	type service = gavelv1.TransactionServiceServer
+	return map[string]func(service) service{
+		"session": func(s service) service { return withSessions{s} },
+		"alone":   func(s service) service { return s },
+	}
 }
 
 func committed() txn.Result {
@@ -229,14 +243,7 @@ func TestCommitAsksUntilItKnows(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			run(t, c.lines, func(t *testing.T, client *Client, s *scripted) {
 				result, err := client.Commit(t.Context(), txn.CommitRequest{ID: testID()})
-				got := result.Outcome.String()
-				if err != nil {
-					got = "refused"
-					if errors.Is(err, txn.ErrUnknown) {
-						got = "open"
-					}
-				}
-				if got != c.want || s.calls != c.calls {
+				if got := heard(result, err); got != c.want || s.calls != c.calls {
 					t.Errorf("%s after %d calls (%v), want %s after %d",
 						got, s.calls, err, c.want, c.calls)
 				}
@@ -355,29 +362,28 @@ func (h *hanging) CommitTransaction(
 // TestCoordinatorDiesAndReturns: the connection breaks under a commit, nobody listens for a
 // while, and another process at the same address knows the decision.
 func TestCoordinatorDiesAndReturns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var n network
-		h := &hanging{arrived: make(chan struct{})}
-		kill := n.serve(t, h)
-		c := n.client(t)
-		defer c.Close()
-		type answer struct {
-			result txn.Result
-			err    error
-		}
-		got := make(chan answer, 1)
-		go func() {
-			result, err := c.Commit(t.Context(), txn.CommitRequest{ID: testID()})
-			got <- answer{result, err}
-		}()
-		<-h.arrived
-		kill()
-		time.Sleep(time.Minute) // of virtual time: nobody is there
-		defer n.serve(t, &scripted{lines: []line{{result: committed()}}})()
-		if a := <-got; a.err != nil || a.result.Outcome != txn.OutcomeCommitted {
-			t.Errorf("%+v", a)
-		}
-	})
+	for name, serves := range servers() {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var n network
+				h := &hanging{arrived: make(chan struct{})}
+				kill := n.serve(t, serves(h))
+				c := n.client(t)
+				defer c.Close()
+				got := make(chan string, 1)
+				go func() {
+					got <- heard(c.Commit(t.Context(), txn.CommitRequest{ID: testID()}))
+				}()
+				<-h.arrived
+				kill()
+				time.Sleep(time.Minute) // of virtual time: nobody is there
+				defer n.serve(t, serves(&scripted{lines: []line{{result: committed()}}}))()
+				if a := <-got; a != "COMMITTED" {
+					t.Error(a)
+				}
+			})
+		})
+	}
 }
 
 func TestBegin(t *testing.T) {

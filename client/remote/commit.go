@@ -36,7 +36,7 @@ func (c *Client) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, e
 // announce says once that the branches are being prepared. Whether anybody has heard it does not
 // matter: the votes decide.
 func (c *Client) announce(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
-	a, err := c.service.CommitTransaction(ctx, commitRequest(r))
+	a, err := c.calls.commit(ctx, commitRequest(r))
 	result, err := decode(r.ID, a.GetTransaction(), err)
 	if err != nil {
 		return txn.Result{}, fmt.Errorf("client/remote: intent of %s: %w",
@@ -80,7 +80,7 @@ func (c *Client) decide(ctx context.Context, r txn.CommitRequest) (txn.Result, e
 func (c *Client) commit(
 	ctx context.Context, id txn.ID, req *gavelv1.CommitTransactionRequest,
 ) (txn.Result, error) {
-	a, err := c.service.CommitTransaction(ctx, req)
+	a, err := c.calls.commit(ctx, req)
 	result, err := decode(id, a.GetTransaction(), err)
 	if err == nil && result.Outcome != txn.OutcomeCommitted {
 		err = &nonsense{fmt.Errorf("OK for a transaction that is %s", result.Outcome)}

@@ -3,10 +3,12 @@ package server_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -70,15 +72,18 @@ type deployment struct {
 	t          *testing.T
 	dir        string
 	net        wired
+	options    server.Options
 	near, far  *kv.Store
 	farManager participant.Resource
 	client     *clientremote.Client
 	stop       func()
 }
 
-func deploy(t *testing.T) *deployment {
+func deploy(t *testing.T) *deployment { return deployWith(t, server.Options{}) }
+
+func deployWith(t *testing.T, o server.Options) *deployment {
 	t.Helper()
-	d := &deployment{t: t, dir: filepath.Join(t.TempDir(), "log")}
+	d := &deployment{t: t, dir: filepath.Join(t.TempDir(), "log"), options: o}
 	if _, err := coordinator.Init(vfs.OS(), d.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +143,7 @@ func (d *deployment) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	stop := d.net.serve(d.t, server.New(c, server.Options{}).Register)
+	stop := d.net.serve(d.t, server.New(c, d.options).Register)
 	d.stop = func() {
 		stop()
 		if err := c.Close(); err != nil {
@@ -221,6 +226,44 @@ func testWholeWay(t *testing.T) {
 	if _, err := d.client.Rollback(t.Context(), b.ID, ""); txn.ReasonOf(err) !=
 		txn.ReasonAlreadyDecided {
 		t.Errorf("rollback: %v", err)
+	}
+}
+
+// TestManyAtOnce: transactions that share messages share nothing else. Sessions come and go under
+// them.
+func TestManyAtOnce(t *testing.T) { synctest.Test(t, testManyAtOnce) }
+
+func testManyAtOnce(t *testing.T) {
+	d := deployWith(t, server.Options{SessionAge: time.Millisecond})
+	d.begin(txn.BeginRequest{})
+	const callers, each = 16, 10
+	var join sync.WaitGroup
+	for i := range callers {
+		join.Go(func() {
+			for range each {
+				b := d.begin(txn.BeginRequest{})
+				op := kv.Op{Kind: kv.OpAdd, Key: fmt.Append(nil, i), Delta: 1}
+				for j, s := range []*kv.Store{d.near, d.far} {
+					_, err := s.Apply(t.Context(), b.Branches[j].Name, 1, []kv.Op{op})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+				if r := d.commit(b.ID); r.ID != b.ID || r.Outcome != txn.OutcomeCommitted {
+					t.Errorf("%+v", r)
+				}
+			}
+		})
+	}
+	join.Wait()
+	for _, s := range []*kv.Store{d.near, d.far} {
+		for i := range callers {
+			e, err := s.Get(t.Context(), [][]byte{fmt.Append(nil, i)})
+			if err != nil || string(e[0].Value) != fmt.Sprint(each) {
+				t.Errorf("account %d is %q, %v", i, e[0].Value, err)
+			}
+		}
 	}
 }
 

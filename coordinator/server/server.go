@@ -10,12 +10,30 @@
 //   - GetTransaction and ListTransactions answer OK and leave the outcome to be read.
 //   - A refusal says that nothing was changed, and why. Package wire maps it to its code.
 //
+// # Sessions
+//
+// A call by itself costs far more than what it asks for: headers, a stream, a goroutine that grows
+// its stack. The calls of a Session share one stream, and a message as often as they meet:
+//
+//	SessionRequest{calls 1, 2, 3; cancels 7} ──▶ one goroutine a call ──▶ the method itself
+//	SessionResponse{answers 2, 1}            ◀── one goroutine that sends what is ready
+//
+// There is no second way through the server: a call of a session runs the same method as one by
+// itself. No timer gathers anything, so that a lone call is answered at once. Beyond
+// wire.MaxSessionCalls in flight nothing more is read. A session lives for [Options.SessionAge] and
+// then asks its client to open another one, so that it never outlasts its connection; after
+// [Server.Drain] it asks at once.
+//
 // # Usage
 //
 //	creds, err := transport.Server(files, addr, insecure)
 //	g := grpc.NewServer(transport.ServerOptions(transport.Limits{}, creds, report)...)
-//	server.New(c, server.Options{}).Register(g)
+//	s := server.New(c, server.Options{Interceptor: transport.Recovery(report)})
+//	s.Register(g)
 //	health := transport.RegisterHealth(g, server.Service)
+//	…
+//	s.Drain()
+//	g.GracefulStop()
 //
 // The server keeps nothing of its own: a client that loses its connection loses no transaction by
 // it.
@@ -23,6 +41,7 @@ package server
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,6 +49,7 @@ import (
 
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
 	"github.com/gavel-tx/gavel/proto/wire"
+	"github.com/gavel-tx/gavel/proto/wire/transport"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -59,28 +79,55 @@ type Options struct {
 	MaxTimeout time.Duration
 	// MaxWait bounds how long a commit waits for its branches. Defaults to 24 h.
 	MaxWait time.Duration
+	// SessionAge is when a session asks its client to open another one. It should be well below
+	// what a connection is granted for its calls once it is to close. Defaults to 30 s.
+	SessionAge time.Duration
+	// Interceptor runs around every call of a session, as those of the gRPC server run around calls
+	// by themselves. It must keep a panic within its call. Defaults to transport.Recovery(nil).
+	Interceptor grpc.UnaryServerInterceptor
 }
 
 const day = 24 * time.Hour
 
-// Server implements TransactionService. It is safe for concurrent use and has nothing to close.
-type Server struct {
-	gavelv1.UnimplementedTransactionServiceServer
-
-	coordinator Coordinator
-	options     Options
-}
-
-// New makes a server in front of c, which stays the caller's.
-func New(c Coordinator, o Options) *Server {
+func (o Options) withDefaults() Options {
 	if o.MaxTimeout == 0 {
 		o.MaxTimeout = day
 	}
 	if o.MaxWait == 0 {
 		o.MaxWait = day
 	}
-	return &Server{coordinator: c, options: o}
+	if o.SessionAge == 0 {
+		o.SessionAge = 30 * time.Second
+	}
+	if o.Interceptor == nil {
+		o.Interceptor = transport.Recovery(nil)
+	}
+	return o
 }
+
+// Server implements TransactionService. It is safe for concurrent use and has nothing to close: its
+// goroutines are those of its sessions, which end with their streams.
+type Server struct {
+	gavelv1.UnimplementedTransactionServiceServer
+
+	coordinator Coordinator
+	options     Options
+	// draining is closed by the first Drain.
+	draining chan struct{}
+	drain    sync.Once
+}
+
+// New makes a server in front of c, which stays the caller's.
+func New(c Coordinator, o Options) *Server {
+	return &Server{
+		coordinator: c, options: o.withDefaults(), draining: make(chan struct{}),
+	}
+}
+
+// Drain asks the clients of all sessions, now and from now on, to end them, and returns at once.
+// Every call is still answered. Without it a graceful stop of the gRPC server would wait for
+// sessions whose clients know of no reason to end them. It may be called again.
+func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
 
 // Register adds the service to a gRPC server.
 func (s *Server) Register(r grpc.ServiceRegistrar) {

@@ -50,12 +50,22 @@ func (f *fake) Outcome(_ context.Context, id txn.ID) (txn.Result, error) { retur
 
 func (f *fake) List(_ context.Context, r txn.ListRequest) ([]txn.Result, error) { return f.list(r) }
 
-// connect serves c over an in-memory connection.
-func connect(t *testing.T, c Coordinator, o Options) gavelv1.TransactionServiceClient {
+// alone serves c over an in-memory connection, to calls by themselves.
+func alone(t *testing.T, c Coordinator, o Options) gavelv1.TransactionServiceClient {
+	t.Helper()
+	client, _ := serve(t, c, o)
+	return client
+}
+
+// serve serves c over an in-memory connection.
+func serve(
+	t *testing.T, c Coordinator, o Options,
+) (gavelv1.TransactionServiceClient, *running) {
 	t.Helper()
 	plain := insecure.NewCredentials()
 	g := grpc.NewServer(transport.ServerOptions(transport.Limits{}, plain, nil)...)
-	New(c, o).Register(g)
+	r := &running{Server: New(c, o), grpc: g}
+	r.Register(g)
 	lis := bufconn.Listen(1 << 20)
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(lis) }()
@@ -72,7 +82,13 @@ func connect(t *testing.T, c Coordinator, o Options) gavelv1.TransactionServiceC
 			t.Error(err)
 		}
 	})
-	return gavelv1.NewTransactionServiceClient(conn)
+	return gavelv1.NewTransactionServiceClient(conn), r
+}
+
+// running is a server with what serves it.
+type running struct {
+	*Server
+	grpc *grpc.Server
 }
 
 func committed() txn.Result {
@@ -88,7 +104,9 @@ func committed() txn.Result {
 	}
 }
 
-func TestBegin(t *testing.T) {
+func TestBegin(t *testing.T) { eachWay(t, testBegin) }
+
+func testBegin(t *testing.T, connect connector) {
 	var got txn.BeginRequest
 	existing := committed()
 	f := &fake{begin: func(r txn.BeginRequest) (txn.Begun, error) {
@@ -119,7 +137,9 @@ func TestBegin(t *testing.T) {
 	}
 }
 
-func TestEnlist(t *testing.T) {
+func TestEnlist(t *testing.T) { eachWay(t, testEnlist) }
+
+func testEnlist(t *testing.T, connect connector) {
 	var got txn.BeginRequest
 	f := &fake{begin: func(r txn.BeginRequest) (txn.Begun, error) {
 		got = r
@@ -140,7 +160,9 @@ func TestEnlist(t *testing.T) {
 	}
 }
 
-func TestCommitted(t *testing.T) {
+func TestCommitted(t *testing.T) { eachWay(t, testCommitted) }
+
+func testCommitted(t *testing.T, connect connector) {
 	var got txn.CommitRequest
 	f := &fake{commit: func(r txn.CommitRequest) (txn.Result, error) {
 		got = r
@@ -175,7 +197,9 @@ func TestCommitted(t *testing.T) {
 }
 
 // TestIntent: an intent is answered with OK, whatever is known of the outcome.
-func TestIntent(t *testing.T) {
+func TestIntent(t *testing.T) { eachWay(t, testIntent) }
+
+func testIntent(t *testing.T, connect connector) {
 	f := &fake{commit: func(r txn.CommitRequest) (txn.Result, error) {
 		return txn.Result{ID: r.ID, State: txn.StatePreparing, Plan: txn.PlanParallel},
 			map[bool]error{false: errors.New("no intent")}[r.Intent]
@@ -196,7 +220,9 @@ func TestIntent(t *testing.T) {
 
 // TestCommitAnswers is the table of what a commit can end in. OK is for committed alone, ABORTED
 // for rolled back alone.
-func TestCommitAnswers(t *testing.T) {
+func TestCommitAnswers(t *testing.T) { eachWay(t, testCommitAnswers) }
+
+func testCommitAnswers(t *testing.T, connect connector) {
 	cases := []struct {
 		name   string
 		result txn.Result
@@ -248,7 +274,9 @@ func TestCommitAnswers(t *testing.T) {
 	}
 }
 
-func TestRollbackAnswers(t *testing.T) {
+func TestRollbackAnswers(t *testing.T) { eachWay(t, testRollbackAnswers) }
+
+func testRollbackAnswers(t *testing.T, connect connector) {
 	cases := []struct {
 		name   string
 		result txn.Result
@@ -287,7 +315,9 @@ func TestRollbackAnswers(t *testing.T) {
 }
 
 // TestGetAnswersOK: asking is no commit, so every outcome is an answer.
-func TestGetAnswersOK(t *testing.T) {
+func TestGetAnswersOK(t *testing.T) { eachWay(t, testGetAnswersOK) }
+
+func testGetAnswersOK(t *testing.T, connect connector) {
 	for o := txn.OutcomeUnknown; o <= txn.OutcomeForgotten; o++ {
 		f := &fake{outcome: func(id txn.ID) (txn.Result, error) {
 			return txn.Result{ID: id, Outcome: o}, nil
@@ -326,7 +356,7 @@ func TestListPages(t *testing.T) {
 		}
 		return out, nil
 	}}
-	client := connect(t, f, Options{})
+	client := alone(t, f, Options{})
 	req := &gavelv1.ListTransactionsRequest{
 		PageSize: 2, OlderThan: durationpb.New(time.Minute),
 		States: []gavelv1.TransactionState{gavelv1.TransactionState_TRANSACTION_STATE_IN_DOUBT},
@@ -360,7 +390,9 @@ func TestListPages(t *testing.T) {
 	}
 }
 
-func TestCoordinatorErrorsPass(t *testing.T) {
+func TestCoordinatorErrorsPass(t *testing.T) { eachWay(t, testCoordinatorErrorsPass) }
+
+func testCoordinatorErrorsPass(t *testing.T, connect connector) {
 	busy := txn.Refusef(txn.ReasonOverloaded, "", "100000 transactions run")
 	f := &fake{
 		begin: func(txn.BeginRequest) (txn.Begun, error) { return txn.Begun{}, busy },

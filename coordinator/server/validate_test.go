@@ -32,7 +32,9 @@ func refused(t *testing.T, name string, err error, reason txn.Reason, field stri
 
 func seconds(n int64) *durationpb.Duration { return &durationpb.Duration{Seconds: n} }
 
-func TestBeginIsChecked(t *testing.T) {
+func TestBeginIsChecked(t *testing.T) { eachWay(t, testBeginIsChecked) }
+
+func testBeginIsChecked(t *testing.T, connect connector) {
 	client := connect(t, &fake{}, Options{MaxTimeout: time.Hour})
 	many := strings.Split(strings.Repeat("a ", txn.MaxBranches), " ")
 	cases := []struct {
@@ -77,7 +79,9 @@ func TestBeginIsChecked(t *testing.T) {
 	}
 }
 
-func TestLimitsAreReached(t *testing.T) {
+func TestLimitsAreReached(t *testing.T) { eachWay(t, testLimitsAreReached) }
+
+func testLimitsAreReached(t *testing.T, connect connector) {
 	f := &fake{begin: func(r txn.BeginRequest) (txn.Begun, error) {
 		return txn.Begun{ID: testID()}, nil
 	}}
@@ -96,7 +100,9 @@ func TestLimitsAreReached(t *testing.T) {
 	}
 }
 
-func TestIDsAreChecked(t *testing.T) {
+func TestIDsAreChecked(t *testing.T) { eachWay(t, testIDsAreChecked) }
+
+func testIDsAreChecked(t *testing.T, connect connector) {
 	client := connect(t, &fake{}, Options{})
 	ids := map[string]string{
 		"none": "", "text": "order-981", "version 4": "6d1b4e5a-3f0c-4c1e-9b1a-0123456789ab",
@@ -118,7 +124,9 @@ func TestIDsAreChecked(t *testing.T) {
 	}
 }
 
-func TestEnlistIsChecked(t *testing.T) {
+func TestEnlistIsChecked(t *testing.T) { eachWay(t, testEnlistIsChecked) }
+
+func testEnlistIsChecked(t *testing.T, connect connector) {
 	client := connect(t, &fake{}, Options{})
 	id := testID().String()
 	_, err := client.EnlistBranch(t.Context(), &gavelv1.EnlistBranchRequest{TransactionId: id})
@@ -129,7 +137,9 @@ func TestEnlistIsChecked(t *testing.T) {
 	refused(t, "odd", err, txn.ReasonInvalid, "resources[0]")
 }
 
-func TestVotesAreChecked(t *testing.T) {
+func TestVotesAreChecked(t *testing.T) { eachWay(t, testVotesAreChecked) }
+
+func testVotesAreChecked(t *testing.T, connect connector) {
 	client := connect(t, &fake{}, Options{})
 	yes := func(branch uint32) *gavelv1.BranchVote {
 		return &gavelv1.BranchVote{Branch: branch, Vote: gavelv1.Vote_VOTE_YES}
@@ -173,7 +183,7 @@ func TestVotesAreChecked(t *testing.T) {
 }
 
 func TestListIsChecked(t *testing.T) {
-	client := connect(t, &fake{}, Options{})
+	client := alone(t, &fake{}, Options{})
 	cases := []struct {
 		field string
 		req   *gavelv1.ListTransactionsRequest
@@ -196,7 +206,7 @@ func TestListIsChecked(t *testing.T) {
 // TestHugeMessages: a message beyond the server's limit never reaches it, and is nobody's
 // definite answer.
 func TestHugeMessages(t *testing.T) {
-	client := connect(t, &fake{}, Options{})
+	client := alone(t, &fake{}, Options{})
 	_, err := client.BeginTransaction(t.Context(), &gavelv1.BeginTransactionRequest{
 		IdempotencyKey: "k", Body: make([]byte, 1<<20),
 	})

@@ -9,6 +9,7 @@ package gavelv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	anypb "google.golang.org/protobuf/types/known/anypb"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
@@ -1430,11 +1431,507 @@ func (x *ListTransactionsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Request of Session: calls that were ready at the same time.
+type SessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Calls to make, at most 256.
+	Calls []*SessionCall `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	// The ids of earlier calls for whose answer nobody waits any more. They are given up where they
+	// stand. They may still be answered, and ids of calls that were answered already do no harm.
+	Cancels       []uint64 `protobuf:"varint,2,rep,packed,name=cancels,proto3" json:"cancels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionRequest) Reset() {
+	*x = SessionRequest{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionRequest) ProtoMessage() {}
+
+func (x *SessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
+func (*SessionRequest) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SessionRequest) GetCalls() []*SessionCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+func (x *SessionRequest) GetCancels() []uint64 {
+	if x != nil {
+		return x.Cancels
+	}
+	return nil
+}
+
+// SessionCall is one call of a session.
+type SessionCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the client; no two calls in flight in a session have the same one.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// How long the client waits for the answer. Not given: until it says otherwise.
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// The method and its request.
+	//
+	// Types that are valid to be assigned to Call:
+	//
+	//	*SessionCall_Begin
+	//	*SessionCall_Enlist
+	//	*SessionCall_Commit
+	//	*SessionCall_Rollback
+	//	*SessionCall_Get
+	Call          isSessionCall_Call `protobuf_oneof:"call"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionCall) Reset() {
+	*x = SessionCall{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionCall) ProtoMessage() {}
+
+func (x *SessionCall) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
+func (*SessionCall) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SessionCall) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SessionCall) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *SessionCall) GetCall() isSessionCall_Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *SessionCall) GetBegin() *BeginTransactionRequest {
+	if x != nil {
+		if x, ok := x.Call.(*SessionCall_Begin); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetEnlist() *EnlistBranchRequest {
+	if x != nil {
+		if x, ok := x.Call.(*SessionCall_Enlist); ok {
+			return x.Enlist
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetCommit() *CommitTransactionRequest {
+	if x != nil {
+		if x, ok := x.Call.(*SessionCall_Commit); ok {
+			return x.Commit
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetRollback() *RollbackTransactionRequest {
+	if x != nil {
+		if x, ok := x.Call.(*SessionCall_Rollback); ok {
+			return x.Rollback
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetGet() *GetTransactionRequest {
+	if x != nil {
+		if x, ok := x.Call.(*SessionCall_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+type isSessionCall_Call interface {
+	isSessionCall_Call()
+}
+
+type SessionCall_Begin struct {
+	// BeginTransaction.
+	Begin *BeginTransactionRequest `protobuf:"bytes,3,opt,name=begin,proto3,oneof"`
+}
+
+type SessionCall_Enlist struct {
+	// EnlistBranch.
+	Enlist *EnlistBranchRequest `protobuf:"bytes,4,opt,name=enlist,proto3,oneof"`
+}
+
+type SessionCall_Commit struct {
+	// CommitTransaction.
+	Commit *CommitTransactionRequest `protobuf:"bytes,5,opt,name=commit,proto3,oneof"`
+}
+
+type SessionCall_Rollback struct {
+	// RollbackTransaction.
+	Rollback *RollbackTransactionRequest `protobuf:"bytes,6,opt,name=rollback,proto3,oneof"`
+}
+
+type SessionCall_Get struct {
+	// GetTransaction.
+	Get *GetTransactionRequest `protobuf:"bytes,7,opt,name=get,proto3,oneof"`
+}
+
+func (*SessionCall_Begin) isSessionCall_Call() {}
+
+func (*SessionCall_Enlist) isSessionCall_Call() {}
+
+func (*SessionCall_Commit) isSessionCall_Call() {}
+
+func (*SessionCall_Rollback) isSessionCall_Call() {}
+
+func (*SessionCall_Get) isSessionCall_Call() {}
+
+// Response of Session: answers that were ready at the same time.
+type SessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Answers to calls, at most 256.
+	Answers []*SessionAnswer `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	// Asks the client to make its next calls in another session, and to close its side of this one
+	// as soon as its calls are answered. Until it has, the server goes on reading: no call is lost.
+	Ending        bool `protobuf:"varint,2,opt,name=ending,proto3" json:"ending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionResponse) Reset() {
+	*x = SessionResponse{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionResponse) ProtoMessage() {}
+
+func (x *SessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
+func (*SessionResponse) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SessionResponse) GetAnswers() []*SessionAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *SessionResponse) GetEnding() bool {
+	if x != nil {
+		return x.Ending
+	}
+	return false
+}
+
+// SessionAnswer answers one call of a session.
+type SessionAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the call.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The response of the method that was called, or the status of its failure.
+	//
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*SessionAnswer_Begin
+	//	*SessionAnswer_Enlist
+	//	*SessionAnswer_Commit
+	//	*SessionAnswer_Rollback
+	//	*SessionAnswer_Get
+	//	*SessionAnswer_Status
+	Answer        isSessionAnswer_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionAnswer) Reset() {
+	*x = SessionAnswer{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionAnswer) ProtoMessage() {}
+
+func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionAnswer.ProtoReflect.Descriptor instead.
+func (*SessionAnswer) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SessionAnswer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SessionAnswer) GetAnswer() isSessionAnswer_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *SessionAnswer) GetBegin() *BeginTransactionResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*SessionAnswer_Begin); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *SessionAnswer) GetEnlist() *EnlistBranchResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*SessionAnswer_Enlist); ok {
+			return x.Enlist
+		}
+	}
+	return nil
+}
+
+func (x *SessionAnswer) GetCommit() *CommitTransactionResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*SessionAnswer_Commit); ok {
+			return x.Commit
+		}
+	}
+	return nil
+}
+
+func (x *SessionAnswer) GetRollback() *RollbackTransactionResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*SessionAnswer_Rollback); ok {
+			return x.Rollback
+		}
+	}
+	return nil
+}
+
+func (x *SessionAnswer) GetGet() *GetTransactionResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*SessionAnswer_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *SessionAnswer) GetStatus() *SessionStatus {
+	if x != nil {
+		if x, ok := x.Answer.(*SessionAnswer_Status); ok {
+			return x.Status
+		}
+	}
+	return nil
+}
+
+type isSessionAnswer_Answer interface {
+	isSessionAnswer_Answer()
+}
+
+type SessionAnswer_Begin struct {
+	// BeginTransaction.
+	Begin *BeginTransactionResponse `protobuf:"bytes,2,opt,name=begin,proto3,oneof"`
+}
+
+type SessionAnswer_Enlist struct {
+	// EnlistBranch.
+	Enlist *EnlistBranchResponse `protobuf:"bytes,3,opt,name=enlist,proto3,oneof"`
+}
+
+type SessionAnswer_Commit struct {
+	// CommitTransaction.
+	Commit *CommitTransactionResponse `protobuf:"bytes,4,opt,name=commit,proto3,oneof"`
+}
+
+type SessionAnswer_Rollback struct {
+	// RollbackTransaction.
+	Rollback *RollbackTransactionResponse `protobuf:"bytes,5,opt,name=rollback,proto3,oneof"`
+}
+
+type SessionAnswer_Get struct {
+	// GetTransaction.
+	Get *GetTransactionResponse `protobuf:"bytes,6,opt,name=get,proto3,oneof"`
+}
+
+type SessionAnswer_Status struct {
+	// The call failed: what its own gRPC status would be.
+	Status *SessionStatus `protobuf:"bytes,7,opt,name=status,proto3,oneof"`
+}
+
+func (*SessionAnswer_Begin) isSessionAnswer_Answer() {}
+
+func (*SessionAnswer_Enlist) isSessionAnswer_Answer() {}
+
+func (*SessionAnswer_Commit) isSessionAnswer_Answer() {}
+
+func (*SessionAnswer_Rollback) isSessionAnswer_Answer() {}
+
+func (*SessionAnswer_Get) isSessionAnswer_Answer() {}
+
+func (*SessionAnswer_Status) isSessionAnswer_Answer() {}
+
+// SessionStatus is a google.rpc.Status, field by field.
+type SessionStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A code of google.rpc.Code, never OK.
+	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	// What happened, for people.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The details, with a google.rpc.ErrorInfo among them.
+	Details       []*anypb.Any `protobuf:"bytes,3,rep,name=details,proto3" json:"details,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionStatus) Reset() {
+	*x = SessionStatus{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionStatus) ProtoMessage() {}
+
+func (x *SessionStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionStatus.ProtoReflect.Descriptor instead.
+func (*SessionStatus) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SessionStatus) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *SessionStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *SessionStatus) GetDetails() []*anypb.Any {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
 var File_gavel_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\n" +
-	"\x1agavel/v1/transaction.proto\x12\bgavel.v1\x1a\x14gavel/v1/words.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x01\n" +
+	"\x1agavel/v1/transaction.proto\x12\bgavel.v1\x1a\x14gavel/v1/words.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x01\n" +
 	"\x06Branch\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\rR\x06branch\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12#\n" +
@@ -1508,7 +2005,35 @@ const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\"}\n" +
 	"\x18ListTransactionsResponse\x129\n" +
 	"\ftransactions\x18\x01 \x03(\v2\x15.gavel.v1.TransactionR\ftransactions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xdf\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n" +
+	"\x0eSessionRequest\x12+\n" +
+	"\x05calls\x18\x01 \x03(\v2\x15.gavel.v1.SessionCallR\x05calls\x12\x18\n" +
+	"\acancels\x18\x02 \x03(\x04R\acancels\"\x85\x03\n" +
+	"\vSessionCall\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x129\n" +
+	"\x05begin\x18\x03 \x01(\v2!.gavel.v1.BeginTransactionRequestH\x00R\x05begin\x127\n" +
+	"\x06enlist\x18\x04 \x01(\v2\x1d.gavel.v1.EnlistBranchRequestH\x00R\x06enlist\x12<\n" +
+	"\x06commit\x18\x05 \x01(\v2\".gavel.v1.CommitTransactionRequestH\x00R\x06commit\x12B\n" +
+	"\brollback\x18\x06 \x01(\v2$.gavel.v1.RollbackTransactionRequestH\x00R\brollback\x123\n" +
+	"\x03get\x18\a \x01(\v2\x1f.gavel.v1.GetTransactionRequestH\x00R\x03getB\x06\n" +
+	"\x04call\"\\\n" +
+	"\x0fSessionResponse\x121\n" +
+	"\aanswers\x18\x01 \x03(\v2\x17.gavel.v1.SessionAnswerR\aanswers\x12\x16\n" +
+	"\x06ending\x18\x02 \x01(\bR\x06ending\"\x8c\x03\n" +
+	"\rSessionAnswer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
+	"\x05begin\x18\x02 \x01(\v2\".gavel.v1.BeginTransactionResponseH\x00R\x05begin\x128\n" +
+	"\x06enlist\x18\x03 \x01(\v2\x1e.gavel.v1.EnlistBranchResponseH\x00R\x06enlist\x12=\n" +
+	"\x06commit\x18\x04 \x01(\v2#.gavel.v1.CommitTransactionResponseH\x00R\x06commit\x12C\n" +
+	"\brollback\x18\x05 \x01(\v2%.gavel.v1.RollbackTransactionResponseH\x00R\brollback\x124\n" +
+	"\x03get\x18\x06 \x01(\v2 .gavel.v1.GetTransactionResponseH\x00R\x03get\x121\n" +
+	"\x06status\x18\a \x01(\v2\x17.gavel.v1.SessionStatusH\x00R\x06statusB\b\n" +
+	"\x06answer\"m\n" +
+	"\rSessionStatus\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
+	"\adetails\x18\x03 \x03(\v2\x14.google.protobuf.AnyR\adetails*\xdf\x02\n" +
 	"\x10TransactionState\x12!\n" +
 	"\x1dTRANSACTION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18TRANSACTION_STATE_ACTIVE\x10\x01\x12\x1f\n" +
@@ -1550,14 +2075,15 @@ const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\bAckLevel\x12\x19\n" +
 	"\x15ACK_LEVEL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ACK_LEVEL_APPLIED\x10\x01\x12\x15\n" +
-	"\x11ACK_LEVEL_DECIDED\x10\x022\xce\x04\n" +
+	"\x11ACK_LEVEL_DECIDED\x10\x022\x92\x05\n" +
 	"\x12TransactionService\x12^\n" +
 	"\x10BeginTransaction\x12!.gavel.v1.BeginTransactionRequest\x1a\".gavel.v1.BeginTransactionResponse\"\x03\x90\x02\x02\x12R\n" +
 	"\fEnlistBranch\x12\x1d.gavel.v1.EnlistBranchRequest\x1a\x1e.gavel.v1.EnlistBranchResponse\"\x03\x90\x02\x02\x12a\n" +
 	"\x11CommitTransaction\x12\".gavel.v1.CommitTransactionRequest\x1a#.gavel.v1.CommitTransactionResponse\"\x03\x90\x02\x02\x12g\n" +
 	"\x13RollbackTransaction\x12$.gavel.v1.RollbackTransactionRequest\x1a%.gavel.v1.RollbackTransactionResponse\"\x03\x90\x02\x02\x12X\n" +
 	"\x0eGetTransaction\x12\x1f.gavel.v1.GetTransactionRequest\x1a .gavel.v1.GetTransactionResponse\"\x03\x90\x02\x01\x12^\n" +
-	"\x10ListTransactions\x12!.gavel.v1.ListTransactionsRequest\x1a\".gavel.v1.ListTransactionsResponse\"\x03\x90\x02\x01B2Z0github.com/gavel-tx/gavel/proto/gavel/v1;gavelv1b\x06proto3"
+	"\x10ListTransactions\x12!.gavel.v1.ListTransactionsRequest\x1a\".gavel.v1.ListTransactionsResponse\"\x03\x90\x02\x01\x12B\n" +
+	"\aSession\x12\x18.gavel.v1.SessionRequest\x1a\x19.gavel.v1.SessionResponse(\x010\x01B2Z0github.com/gavel-tx/gavel/proto/gavel/v1;gavelv1b\x06proto3"
 
 var (
 	file_gavel_v1_transaction_proto_rawDescOnce sync.Once
@@ -1572,7 +2098,7 @@ func file_gavel_v1_transaction_proto_rawDescGZIP() []byte {
 }
 
 var file_gavel_v1_transaction_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_gavel_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_gavel_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_gavel_v1_transaction_proto_goTypes = []any{
 	(TransactionState)(0),               // 0: gavel.v1.TransactionState
 	(Outcome)(0),                        // 1: gavel.v1.Outcome
@@ -1594,52 +2120,75 @@ var file_gavel_v1_transaction_proto_goTypes = []any{
 	(*GetTransactionResponse)(nil),      // 17: gavel.v1.GetTransactionResponse
 	(*ListTransactionsRequest)(nil),     // 18: gavel.v1.ListTransactionsRequest
 	(*ListTransactionsResponse)(nil),    // 19: gavel.v1.ListTransactionsResponse
-	(Vote)(0),                           // 20: gavel.v1.Vote
-	(*Evidence)(nil),                    // 21: gavel.v1.Evidence
-	(*durationpb.Duration)(nil),         // 22: google.protobuf.Duration
+	(*SessionRequest)(nil),              // 20: gavel.v1.SessionRequest
+	(*SessionCall)(nil),                 // 21: gavel.v1.SessionCall
+	(*SessionResponse)(nil),             // 22: gavel.v1.SessionResponse
+	(*SessionAnswer)(nil),               // 23: gavel.v1.SessionAnswer
+	(*SessionStatus)(nil),               // 24: gavel.v1.SessionStatus
+	(Vote)(0),                           // 25: gavel.v1.Vote
+	(*Evidence)(nil),                    // 26: gavel.v1.Evidence
+	(*durationpb.Duration)(nil),         // 27: google.protobuf.Duration
+	(*anypb.Any)(nil),                   // 28: google.protobuf.Any
 }
 var file_gavel_v1_transaction_proto_depIdxs = []int32{
 	2,  // 0: gavel.v1.Branch.state:type_name -> gavel.v1.BranchState
-	20, // 1: gavel.v1.BranchVote.vote:type_name -> gavel.v1.Vote
-	21, // 2: gavel.v1.BranchVote.evidence:type_name -> gavel.v1.Evidence
+	25, // 1: gavel.v1.BranchVote.vote:type_name -> gavel.v1.Vote
+	26, // 2: gavel.v1.BranchVote.evidence:type_name -> gavel.v1.Evidence
 	0,  // 3: gavel.v1.Transaction.state:type_name -> gavel.v1.TransactionState
 	1,  // 4: gavel.v1.Transaction.outcome:type_name -> gavel.v1.Outcome
 	3,  // 5: gavel.v1.Transaction.plan:type_name -> gavel.v1.Plan
-	22, // 6: gavel.v1.Transaction.age:type_name -> google.protobuf.Duration
+	27, // 6: gavel.v1.Transaction.age:type_name -> google.protobuf.Duration
 	5,  // 7: gavel.v1.Transaction.branches:type_name -> gavel.v1.Branch
-	22, // 8: gavel.v1.BeginTransactionRequest.timeout:type_name -> google.protobuf.Duration
+	27, // 8: gavel.v1.BeginTransactionRequest.timeout:type_name -> google.protobuf.Duration
 	5,  // 9: gavel.v1.BeginTransactionResponse.branches:type_name -> gavel.v1.Branch
-	22, // 10: gavel.v1.BeginTransactionResponse.timeout:type_name -> google.protobuf.Duration
+	27, // 10: gavel.v1.BeginTransactionResponse.timeout:type_name -> google.protobuf.Duration
 	7,  // 11: gavel.v1.BeginTransactionResponse.existing:type_name -> gavel.v1.Transaction
 	5,  // 12: gavel.v1.EnlistBranchResponse.branches:type_name -> gavel.v1.Branch
-	22, // 13: gavel.v1.EnlistBranchResponse.timeout:type_name -> google.protobuf.Duration
+	27, // 13: gavel.v1.EnlistBranchResponse.timeout:type_name -> google.protobuf.Duration
 	6,  // 14: gavel.v1.CommitTransactionRequest.votes:type_name -> gavel.v1.BranchVote
 	4,  // 15: gavel.v1.CommitTransactionRequest.ack_level:type_name -> gavel.v1.AckLevel
-	22, // 16: gavel.v1.CommitTransactionRequest.wait:type_name -> google.protobuf.Duration
+	27, // 16: gavel.v1.CommitTransactionRequest.wait:type_name -> google.protobuf.Duration
 	3,  // 17: gavel.v1.CommitTransactionRequest.plan:type_name -> gavel.v1.Plan
 	7,  // 18: gavel.v1.CommitTransactionResponse.transaction:type_name -> gavel.v1.Transaction
 	7,  // 19: gavel.v1.RollbackTransactionResponse.transaction:type_name -> gavel.v1.Transaction
 	7,  // 20: gavel.v1.GetTransactionResponse.transaction:type_name -> gavel.v1.Transaction
 	0,  // 21: gavel.v1.ListTransactionsRequest.states:type_name -> gavel.v1.TransactionState
-	22, // 22: gavel.v1.ListTransactionsRequest.older_than:type_name -> google.protobuf.Duration
+	27, // 22: gavel.v1.ListTransactionsRequest.older_than:type_name -> google.protobuf.Duration
 	7,  // 23: gavel.v1.ListTransactionsResponse.transactions:type_name -> gavel.v1.Transaction
-	8,  // 24: gavel.v1.TransactionService.BeginTransaction:input_type -> gavel.v1.BeginTransactionRequest
-	10, // 25: gavel.v1.TransactionService.EnlistBranch:input_type -> gavel.v1.EnlistBranchRequest
-	12, // 26: gavel.v1.TransactionService.CommitTransaction:input_type -> gavel.v1.CommitTransactionRequest
-	14, // 27: gavel.v1.TransactionService.RollbackTransaction:input_type -> gavel.v1.RollbackTransactionRequest
-	16, // 28: gavel.v1.TransactionService.GetTransaction:input_type -> gavel.v1.GetTransactionRequest
-	18, // 29: gavel.v1.TransactionService.ListTransactions:input_type -> gavel.v1.ListTransactionsRequest
-	9,  // 30: gavel.v1.TransactionService.BeginTransaction:output_type -> gavel.v1.BeginTransactionResponse
-	11, // 31: gavel.v1.TransactionService.EnlistBranch:output_type -> gavel.v1.EnlistBranchResponse
-	13, // 32: gavel.v1.TransactionService.CommitTransaction:output_type -> gavel.v1.CommitTransactionResponse
-	15, // 33: gavel.v1.TransactionService.RollbackTransaction:output_type -> gavel.v1.RollbackTransactionResponse
-	17, // 34: gavel.v1.TransactionService.GetTransaction:output_type -> gavel.v1.GetTransactionResponse
-	19, // 35: gavel.v1.TransactionService.ListTransactions:output_type -> gavel.v1.ListTransactionsResponse
-	30, // [30:36] is the sub-list for method output_type
-	24, // [24:30] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	21, // 24: gavel.v1.SessionRequest.calls:type_name -> gavel.v1.SessionCall
+	27, // 25: gavel.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	8,  // 26: gavel.v1.SessionCall.begin:type_name -> gavel.v1.BeginTransactionRequest
+	10, // 27: gavel.v1.SessionCall.enlist:type_name -> gavel.v1.EnlistBranchRequest
+	12, // 28: gavel.v1.SessionCall.commit:type_name -> gavel.v1.CommitTransactionRequest
+	14, // 29: gavel.v1.SessionCall.rollback:type_name -> gavel.v1.RollbackTransactionRequest
+	16, // 30: gavel.v1.SessionCall.get:type_name -> gavel.v1.GetTransactionRequest
+	23, // 31: gavel.v1.SessionResponse.answers:type_name -> gavel.v1.SessionAnswer
+	9,  // 32: gavel.v1.SessionAnswer.begin:type_name -> gavel.v1.BeginTransactionResponse
+	11, // 33: gavel.v1.SessionAnswer.enlist:type_name -> gavel.v1.EnlistBranchResponse
+	13, // 34: gavel.v1.SessionAnswer.commit:type_name -> gavel.v1.CommitTransactionResponse
+	15, // 35: gavel.v1.SessionAnswer.rollback:type_name -> gavel.v1.RollbackTransactionResponse
+	17, // 36: gavel.v1.SessionAnswer.get:type_name -> gavel.v1.GetTransactionResponse
+	24, // 37: gavel.v1.SessionAnswer.status:type_name -> gavel.v1.SessionStatus
+	28, // 38: gavel.v1.SessionStatus.details:type_name -> google.protobuf.Any
+	8,  // 39: gavel.v1.TransactionService.BeginTransaction:input_type -> gavel.v1.BeginTransactionRequest
+	10, // 40: gavel.v1.TransactionService.EnlistBranch:input_type -> gavel.v1.EnlistBranchRequest
+	12, // 41: gavel.v1.TransactionService.CommitTransaction:input_type -> gavel.v1.CommitTransactionRequest
+	14, // 42: gavel.v1.TransactionService.RollbackTransaction:input_type -> gavel.v1.RollbackTransactionRequest
+	16, // 43: gavel.v1.TransactionService.GetTransaction:input_type -> gavel.v1.GetTransactionRequest
+	18, // 44: gavel.v1.TransactionService.ListTransactions:input_type -> gavel.v1.ListTransactionsRequest
+	20, // 45: gavel.v1.TransactionService.Session:input_type -> gavel.v1.SessionRequest
+	9,  // 46: gavel.v1.TransactionService.BeginTransaction:output_type -> gavel.v1.BeginTransactionResponse
+	11, // 47: gavel.v1.TransactionService.EnlistBranch:output_type -> gavel.v1.EnlistBranchResponse
+	13, // 48: gavel.v1.TransactionService.CommitTransaction:output_type -> gavel.v1.CommitTransactionResponse
+	15, // 49: gavel.v1.TransactionService.RollbackTransaction:output_type -> gavel.v1.RollbackTransactionResponse
+	17, // 50: gavel.v1.TransactionService.GetTransaction:output_type -> gavel.v1.GetTransactionResponse
+	19, // 51: gavel.v1.TransactionService.ListTransactions:output_type -> gavel.v1.ListTransactionsResponse
+	22, // 52: gavel.v1.TransactionService.Session:output_type -> gavel.v1.SessionResponse
+	46, // [46:53] is the sub-list for method output_type
+	39, // [39:46] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_gavel_v1_transaction_proto_init() }
@@ -1648,13 +2197,28 @@ func file_gavel_v1_transaction_proto_init() {
 		return
 	}
 	file_gavel_v1_words_proto_init()
+	file_gavel_v1_transaction_proto_msgTypes[16].OneofWrappers = []any{
+		(*SessionCall_Begin)(nil),
+		(*SessionCall_Enlist)(nil),
+		(*SessionCall_Commit)(nil),
+		(*SessionCall_Rollback)(nil),
+		(*SessionCall_Get)(nil),
+	}
+	file_gavel_v1_transaction_proto_msgTypes[18].OneofWrappers = []any{
+		(*SessionAnswer_Begin)(nil),
+		(*SessionAnswer_Enlist)(nil),
+		(*SessionAnswer_Commit)(nil),
+		(*SessionAnswer_Rollback)(nil),
+		(*SessionAnswer_Get)(nil),
+		(*SessionAnswer_Status)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gavel_v1_transaction_proto_rawDesc), len(file_gavel_v1_transaction_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   15,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

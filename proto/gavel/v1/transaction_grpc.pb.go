@@ -25,6 +25,7 @@ const (
 	TransactionService_RollbackTransaction_FullMethodName = "/gavel.v1.TransactionService/RollbackTransaction"
 	TransactionService_GetTransaction_FullMethodName      = "/gavel.v1.TransactionService/GetTransaction"
 	TransactionService_ListTransactions_FullMethodName    = "/gavel.v1.TransactionService/ListTransactions"
+	TransactionService_Session_FullMethodName             = "/gavel.v1.TransactionService/Session"
 )
 
 // TransactionServiceClient is the client API for TransactionService service.
@@ -60,6 +61,15 @@ type TransactionServiceClient interface {
 	GetTransaction(ctx context.Context, in *GetTransactionRequest, opts ...grpc.CallOption) (*GetTransactionResponse, error)
 	// ListTransactions lists transactions in the order of their ids, page by page.
 	ListTransactions(ctx context.Context, in *ListTransactionsRequest, opts ...grpc.CallOption) (*ListTransactionsResponse, error)
+	// Session carries calls of the methods above, many in each message, which costs a fraction of
+	// what the calls cost by themselves. Each call means, does and answers exactly what it would by
+	// itself; the answers come in any order.
+	//
+	// At most 4096 calls of a session are in flight: beyond them the server does not read on. The end
+	// of the stream cancels the calls in flight, and says as little about them as a lost answer;
+	// what they did stays done. When the client has closed its side, the server answers what is in
+	// flight and ends the stream.
+	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 }
 
 type transactionServiceClient struct {
@@ -130,6 +140,19 @@ func (c *transactionServiceClient) ListTransactions(ctx context.Context, in *Lis
 	return out, nil
 }
 
+func (c *transactionServiceClient) Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TransactionService_ServiceDesc.Streams[0], TransactionService_Session_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SessionRequest, SessionResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TransactionService_SessionClient = grpc.BidiStreamingClient[SessionRequest, SessionResponse]
+
 // TransactionServiceServer is the server API for TransactionService service.
 // All implementations must embed UnimplementedTransactionServiceServer
 // for forward compatibility.
@@ -163,6 +186,15 @@ type TransactionServiceServer interface {
 	GetTransaction(context.Context, *GetTransactionRequest) (*GetTransactionResponse, error)
 	// ListTransactions lists transactions in the order of their ids, page by page.
 	ListTransactions(context.Context, *ListTransactionsRequest) (*ListTransactionsResponse, error)
+	// Session carries calls of the methods above, many in each message, which costs a fraction of
+	// what the calls cost by themselves. Each call means, does and answers exactly what it would by
+	// itself; the answers come in any order.
+	//
+	// At most 4096 calls of a session are in flight: beyond them the server does not read on. The end
+	// of the stream cancels the calls in flight, and says as little about them as a lost answer;
+	// what they did stays done. When the client has closed its side, the server answers what is in
+	// flight and ends the stream.
+	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	mustEmbedUnimplementedTransactionServiceServer()
 }
 
@@ -190,6 +222,9 @@ func (UnimplementedTransactionServiceServer) GetTransaction(context.Context, *Ge
 }
 func (UnimplementedTransactionServiceServer) ListTransactions(context.Context, *ListTransactionsRequest) (*ListTransactionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTransactions not implemented")
+}
+func (UnimplementedTransactionServiceServer) Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error {
+	return status.Error(codes.Unimplemented, "method Session not implemented")
 }
 func (UnimplementedTransactionServiceServer) mustEmbedUnimplementedTransactionServiceServer() {}
 func (UnimplementedTransactionServiceServer) testEmbeddedByValue()                            {}
@@ -320,6 +355,13 @@ func _TransactionService_ListTransactions_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TransactionService_Session_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TransactionServiceServer).Session(&grpc.GenericServerStream[SessionRequest, SessionResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TransactionService_SessionServer = grpc.BidiStreamingServer[SessionRequest, SessionResponse]
+
 // TransactionService_ServiceDesc is the grpc.ServiceDesc for TransactionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -352,6 +394,13 @@ var TransactionService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _TransactionService_ListTransactions_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Session",
+			Handler:       _TransactionService_Session_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "gavel/v1/transaction.proto",
 }

@@ -72,12 +72,6 @@ func ServerOptions(
 	l Limits, creds credentials.TransportCredentials, report func(Panic),
 ) []grpc.ServerOption {
 	l = l.withDefaults()
-	handler := recovery.WithRecoveryHandlerContext(func(_ context.Context, v any) error {
-		if report != nil {
-			report(Panic{Value: v, Stack: debug.Stack()})
-		}
-		return wire.Status(fmt.Errorf("the server failed inside the call"))
-	})
 	return []grpc.ServerOption{
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(l.MaxMessage),
@@ -90,9 +84,24 @@ func ServerOptions(
 			MaxConnectionAge: l.MaxAge, MaxConnectionAgeGrace: l.MaxAgeGrace,
 			Time: pingEvery, Timeout: pingWait,
 		}),
-		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(handler)),
-		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(handler)),
+		grpc.ChainUnaryInterceptor(Recovery(report)),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered(report))),
 	}
+}
+
+// Recovery is the interceptor that keeps a panic within its call, in the way of [ServerOptions]:
+// for whoever makes calls of a service that did not come by themselves.
+func Recovery(report func(Panic)) grpc.UnaryServerInterceptor {
+	return recovery.UnaryServerInterceptor(recovered(report))
+}
+
+func recovered(report func(Panic)) recovery.Option {
+	return recovery.WithRecoveryHandlerContext(func(_ context.Context, v any) error {
+		if report != nil {
+			report(Panic{Value: v, Stack: debug.Stack()})
+		}
+		return wire.Status(fmt.Errorf("the server failed inside the call"))
+	})
 }
 
 // DialOptions are the options that every gRPC client of gavel dials with: it notices a dead peer

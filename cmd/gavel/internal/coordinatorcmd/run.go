@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/build"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/resource"
@@ -20,6 +18,7 @@ import (
 	"github.com/gavel-tx/gavel/coordinator/metrics"
 	"github.com/gavel-tx/gavel/coordinator/server"
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/proto/wire/transport"
 )
 
 // node is a coordinator with everything around it.
@@ -28,6 +27,7 @@ type node struct {
 	set  settings.Coordinator
 	log  *slog.Logger
 	c    *coordinator.Coordinator
+	api  *server.Server
 	srv  *serve.Server
 	door *serve.Listener
 	// draining says that the end has begun; only the main goroutine writes it, before the end of
@@ -60,9 +60,10 @@ func run(ctx context.Context, io ui.IO, set settings.Coordinator) (err error) {
 	}
 	m.Watch(n.c)
 	registry := serve.Registry(build.Read().Version, m)
-	n.srv = n.door.Serve(func(r grpc.ServiceRegistrar) {
-		server.New(n.c, server.Options{MaxTimeout: set.MaxTimeout}).Register(r)
-	}, serve.Handler(registry, n.checks))
+	n.api = server.New(n.c, server.Options{
+		MaxTimeout: set.MaxTimeout, Interceptor: transport.Recovery(face.Panicked),
+	})
+	n.srv = n.door.Serve(n.api.Register, serve.Handler(registry, n.checks))
 	n.banner(opened)
 	return n.serve(ctx)
 }
@@ -130,6 +131,7 @@ func (n *node) end() error {
 		// Callers hear it from the coordinator, all at once; nothing is worth waiting for.
 		cancel()
 	}
+	n.api.Drain()
 	n.srv.Stop(ctx)
 	err := n.c.Close()
 	if failed := n.c.Err(); failed != nil {

@@ -82,7 +82,7 @@ func (f Face) Listen() (*Listener, error) {
 		}
 	}
 	l.options = transport.ServerOptions(transport.Limits{MaxMessage: f.MaxMessage}, creds,
-		f.panicked)
+		f.Panicked)
 	if l.grpc, err = net.Listen("tcp", f.GRPC); err != nil {
 		return nil, taken(err)
 	}
@@ -103,7 +103,8 @@ func taken(err error) error {
 		Do:   "Choose another address, or stop the process that holds it."}
 }
 
-func (f Face) panicked(p transport.Panic) {
+// Panicked writes down that a call failed inside.
+func (f Face) Panicked(p transport.Panic) {
 	f.Logger.Error("a call failed inside", "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
 }
 
