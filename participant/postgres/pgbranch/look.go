@@ -133,10 +133,16 @@ func ask(ctx context.Context, conn *pgconn.PgConn, question string) (bool, error
 // keepSettings makes the session show warnings, and wait for synchronous standbys where there are
 // any, whatever role, database or application had set. The higher levels of synchronous_commit are
 // kept.
-func keepSettings(local bool) string {
-	return fmt.Sprintf(`SELECT set_config('client_min_messages', 'warning', %[1]v),
-		set_config('synchronous_commit', CASE current_setting('synchronous_commit')
-			WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, %[1]v)`, local)
+func keepSettings(local bool) string { return "SELECT " + settingsColumn(local) }
+
+// settingsColumn does so, and costs little where nothing is to be done, which is the usual case.
+func settingsColumn(local bool) string {
+	return fmt.Sprintf(`CASE
+		WHEN current_setting('client_min_messages') IN ('error', 'fatal', 'panic')
+			OR current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
+		THEN set_config('client_min_messages', 'warning', %[1]v)
+			|| set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+				WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, %[1]v) END`, local)
 }
 
 // Barrier proves that everything that this server has shown so far is durable, also at its

@@ -58,7 +58,7 @@ type Verdict struct {
 const (
 	tagPrepared = "PREPARE TRANSACTION"
 	// columns of the statement before PREPARE and of the one after it.
-	beforeColumns, afterColumns = 5, 2
+	beforeColumns, afterColumns = 4, 2
 )
 
 // Prepare prepares the transaction that is open on conn, under name, and votes. It is one round
@@ -133,9 +133,8 @@ func prepareIndex(o PrepareOptions) int {
 }
 
 // evidenceSQL has the parameters of whoColumns. Its columns are the transaction's number, those
-// two, and two that only keep settings.
-var evidenceSQL = `SELECT pg_current_xact_id()::text, ` + whoColumns + `, ` +
-	strings.TrimPrefix(keepSettings(true), "SELECT ")
+// two, and one that only keeps settings.
+var evidenceSQL = `SELECT pg_current_xact_id()::text, ` + whoColumns + `, ` + settingsColumn(true)
 
 // whoColumns are the identity of the server and its backend, by three parameters: the backend whose
 // identity is known, that identity, and the identity that is expected; the empty string stands for
