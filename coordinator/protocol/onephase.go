@@ -97,6 +97,10 @@ func (m *Machine) onePhaseFinished(t *transaction, b *branch, e Finished) {
 		// The only request that was ever sent has answered, and it did not commit.
 		verdict = VerdictRollback
 	}
+	if mutant.On(mutant.OnePhaseDenied) && e.Act == ActInquire &&
+		verdict == VerdictAcknowledge {
+		verdict = VerdictRollback
+	}
 	fenced := e.Act == ActInquire && t.id.Log() == m.state.Log
 	if e.Standing == txn.StandingPrepared && !fenced {
 		// The request itself may still be on its way to commit it.
@@ -107,6 +111,13 @@ func (m *Machine) onePhaseFinished(t *transaction, b *branch, e Finished) {
 		b.forced = true
 		m.append(CommitRecord{ID: t.id, Plan: t.plan, Label: t.label, Key: t.key,
 			Branches: []CommitBranch{{Branch: b.no, RM: b.rm, Evidence: b.evidence}}}, true)
+		if mutant.On(mutant.OnePhaseToldEarly) {
+			t.implied = true
+			for i := range t.waiters {
+				t.waiters[i].until = 0
+			}
+			m.answer(t)
+		}
 	case VerdictRollback:
 		b.forced, b.sqlState = true, e.SQLState
 		if e.Standing == txn.StandingPrepared {

@@ -82,6 +82,19 @@ func (e *entry) isPrepared(branches uint64) bool {
 // intent does not hold the numbers by which a resource tells how a branch has ended.
 func (e *entry) untraced() bool { return e.meddled && e.intent != 0 }
 
+// committedBranch is a branch that is committed by the coordinator's word, now and by what its
+// resource has: not by a person, and not one whose commit a failover has taken back.
+func (w *world) committedBranch(e *entry) (n txn.Name, found bool) {
+	for i := range e.branches {
+		t, n := &e.branches[i], txn.NameOf(e.id, txn.BranchNo(i+1))
+		s, _ := w.resources[t.resource].standing(n)
+		if t.committed && !t.humanCommit && s == txn.StandingCommitted {
+			return n, true
+		}
+	}
+	return txn.Name{}, false
+}
+
 // readsOnly says whether no branch has written: such a transaction is committed and rolled back at
 // once, and either answer is true.
 func (e *entry) readsOnly() bool {
@@ -156,8 +169,13 @@ func (w *world) notePrepared(n txn.Name, ev txn.Evidence) {
 }
 
 func (w *world) noteCommitted(n txn.Name) {
-	if t := w.truth(n); t != nil {
-		t.committed, t.lost = true, false
+	t := w.truth(n)
+	if t == nil {
+		return
+	}
+	t.committed, t.lost = true, false
+	if e := w.entry(n.ID()); e.toldBack || e.aborted {
+		w.fail(ClientTruth, "%s commits after its transaction was rolled back", describeName(n))
 	}
 }
 

@@ -187,11 +187,16 @@ func (w *world) checkIntent(r protocol.IntentRecord) {
 	}
 }
 
-// checkAbort holds an abort that is recorded against what was told, and handed over, before.
+// checkAbort holds an abort that is recorded against what was told, and handed over, before, and
+// against what the resources have.
 func (w *world) checkAbort(r protocol.AbortRecord) {
 	e := w.entry(r.ID)
+	if e == nil {
+		w.fail(ClientTruth, "%d is aborted, and nobody has begun it", r.ID.Seq())
+		return
+	}
 	switch {
-	case e == nil || e.committed:
+	case e.committed:
 		w.fail(ClientTruth, "%d is aborted after its commit", r.ID.Seq())
 	case e.told == txn.OutcomeCommitted && !e.untraced():
 		w.fail(AcknowledgedDurability, "%d was told committed, and is aborted", r.ID.Seq())
@@ -200,6 +205,9 @@ func (w *world) checkAbort(r protocol.AbortRecord) {
 		return ok && c.ID == r.ID
 	}):
 		w.fail(UnknownAppend, "%d is aborted while its commit is in flight", r.ID.Seq())
+	}
+	if n, found := w.committedBranch(e); found {
+		w.fail(ClientTruth, "%d is aborted, and %s is committed", r.ID.Seq(), describeName(n))
 	}
 }
 
@@ -402,7 +410,7 @@ func (w *world) checkResult(r *txn.Result) {
 	}
 	switch {
 	case r.Outcome == txn.OutcomeCommitted:
-		w.checkToldCommitted(e, r)
+		w.checkToldCommitted(e)
 	case r.Outcome == txn.OutcomeRolledBack:
 		w.checkToldBack(e)
 	case r.Outcome.IsHeuristic() && e.heuristic == 0:
@@ -411,17 +419,12 @@ func (w *world) checkResult(r *txn.Result) {
 	w.tell(e, r.Outcome)
 }
 
-func (w *world) checkToldCommitted(e *entry, r *txn.Result) {
-	if e.committed {
+// checkToldCommitted wants the record to be durable. That the one branch of a one-phase commit has
+// committed is not enough: its resource need not remember that for ever.
+func (w *world) checkToldCommitted(e *entry) {
+	switch seq := e.id.Seq(); {
+	case e.committed:
 		return
-	}
-	// The one branch of a one-phase commit is the decision, and would say so again.
-	for i := range e.branches {
-		if e.asking && e.branches[i].done() {
-			return
-		}
-	}
-	switch {
 	case w.implied(e):
 		w.sights.add("told ahead of the record")
 		if w.deposed {
@@ -429,12 +432,11 @@ func (w *world) checkToldCommitted(e *entry, r *txn.Result) {
 		}
 		return
 	case w.deciding(e.id):
-		w.fail(UnknownAppend, "%d is told committed while its commit is in flight", r.ID.Seq())
-	case e.asking:
-		w.fail(UnknownAppend, "%d is told committed, which does not follow from its intent",
-			r.ID.Seq())
+		w.fail(UnknownAppend, "%d is told committed while its commit is in flight", seq)
+	case e.asking && e.intent != 0:
+		w.fail(UnknownAppend, "%d is told committed, which does not follow from its intent", seq)
 	}
-	w.fail(LogBeforeSend, "%d is told committed without a durable record", r.ID.Seq())
+	w.fail(LogBeforeSend, "%d is told committed without a durable record", e.id.Seq())
 }
 
 func (w *world) checkToldBack(e *entry) {
@@ -448,6 +450,10 @@ func (w *world) checkToldBack(e *entry) {
 		w.fail(ClientTruth, "%d is told rolled back, and its commit is durable", e.id.Seq())
 	case !w.faulty:
 		w.fail(AbortValidity, "%d is rolled back for no reason", e.id.Seq())
+	}
+	if n, found := w.committedBranch(e); found {
+		w.fail(ClientTruth, "%d is told rolled back, and %s is committed", e.id.Seq(),
+			describeName(n))
 	}
 }
 
@@ -481,12 +487,12 @@ func (w *world) checkRefusal(r request, err error) {
 	case txn.ReasonNotFound, txn.ReasonRegression, txn.ReasonForeign:
 		w.fail(ClientTruth, "%d was begun, and is refused as %s", id.Seq(), refusal.Reason)
 	case txn.ReasonRolledBack:
-		if e.committed {
-			w.fail(ClientTruth, "%d is refused as rolled back, and its commit is durable", id.Seq())
+		if _, found := w.committedBranch(e); e.committed || found {
+			w.fail(ClientTruth, "%d is refused as rolled back, and is committed", id.Seq())
 		}
 	case txn.ReasonAlreadyDecided:
 		// An intent alone is a decision only if it implies one, or if a person has to decide.
-		open := e.asking && (e.intent == 0 || e.heuristic != 0 || w.implied(e))
+		open := e.asking && (e.heuristic != 0 || w.implied(e))
 		if !e.committed && !open && !e.readsOnly() {
 			w.fail(LogBeforeSend, "%d is refused as decided without a durable record", id.Seq())
 		}

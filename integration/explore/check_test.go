@@ -161,6 +161,11 @@ func wrongAnswers() []wrong {
 		{"told heuristic without a record", LogBeforeSend, func(w *world, e *entry) {
 			w.checkResult(&txn.Result{ID: e.id, Outcome: txn.OutcomeHeuristicMixed})
 		}},
+		{"told committed by a one-phase commit that is not recorded", LogBeforeSend,
+			func(w *world, e *entry) {
+				w.inflight, e.asking, e.branches[0].committed = nil, true, true
+				w.checkResult(&txn.Result{ID: e.id, Outcome: txn.OutcomeCommitted})
+			}},
 		{"told of what nobody has begun", ClientTruth, func(w *world, _ *entry) {
 			w.checkResult(&txn.Result{ID: txn.NewID(logID, 7), Outcome: txn.OutcomeCommitted})
 		}},
@@ -213,6 +218,43 @@ func wrongWords() []wrong {
 		}},
 		{"refused as rolled back", ClientTruth, func(w *world, _ *entry) {
 			w.checkRefusal(ask, refusal(txn.ReasonRolledBack))
+		}},
+	}
+}
+
+// commitUnheard lets branch 1 be committed, and nobody hear of it.
+func commitUnheard(w *world) {
+	w.commitAt(&w.resources[0], name1(1), txn.Evidence{})
+}
+
+// wrongDenials must not be written, or said, of what a resource has committed.
+func wrongDenials() []wrong {
+	return []wrong{
+		{"told rolled back what a resource has committed", ClientTruth,
+			func(w *world, e *entry) {
+				commitUnheard(w)
+				e.committed, w.faulty = false, true
+				w.checkResult(&txn.Result{ID: e.id, Outcome: txn.OutcomeRolledBack})
+			}},
+		{"refused as rolled back what a resource has committed", ClientTruth,
+			func(w *world, e *entry) {
+				commitUnheard(w)
+				e.committed = false
+				w.checkRefusal(request{event: protocol.Ask{ID: e.id}},
+					refusal(txn.ReasonRolledBack))
+			}},
+		{"an abort of what a resource has committed", ClientTruth, func(w *world, e *entry) {
+			commitUnheard(w)
+			e.committed = false
+			w.checkAppend(protocol.AbortRecord{ID: e.id})
+		}},
+		{"a commit after a rollback was told", ClientTruth, func(w *world, e *entry) {
+			e.toldBack = true
+			commitUnheard(w)
+		}},
+		{"a commit after an abort", ClientTruth, func(w *world, e *entry) {
+			e.aborted = true
+			commitUnheard(w)
 		}},
 	}
 }
@@ -292,6 +334,7 @@ func TestCheckers(t *testing.T) {
 	run(wrongRecords(), decidedWorld)
 	run(wrongAnswers(), decidedWorld)
 	run(wrongWords(), durableWorld)
+	run(wrongDenials(), durableWorld)
 	run(wrongEnds(), durableWorld)
 	run(wrongIntents(), intendedWorld)
 	run(wrongWhileIntended(), intendedWorld)
@@ -322,6 +365,17 @@ func TestGoodThings(t *testing.T) {
 			w.failover(0, 1)
 			w.checkAppend(protocol.HeuristicRecord{ID: e.id, Branch: 1, RM: 1,
 				What: txn.BranchHeuristicHazard})
+		},
+		"an abort of what a person has committed": func(w *world, e *entry) {
+			w.intervene(0, 0, true)
+			e.committed = false
+			w.checkAppend(protocol.AbortRecord{ID: e.id})
+		},
+		"an abort of what a failover has taken back": func(w *world, e *entry) {
+			commitUnheard(w)
+			w.failover(0, 1)
+			e.committed = false
+			w.checkAppend(protocol.AbortRecord{ID: e.id})
 		},
 		"readers": func(w *world, e *entry) {
 			for i := range e.branches {

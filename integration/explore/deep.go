@@ -29,6 +29,8 @@ const (
 	skipped rule = iota + 1
 	// raw instants are durations, and not relative to now.
 	raw
+	// few counts are told apart up to two.
+	few
 	// shared fields are neither copied deeply nor written down.
 	shared
 )
@@ -197,6 +199,11 @@ func (d *deep) planStruct(t reflect.Type, p *plan) {
 		switch how {
 		case raw:
 			at.plan = d.of(reflect.TypeFor[int64]())
+			dumped = append(dumped, at)
+		case few:
+			at.plan = &plan{dump: func(at unsafe.Pointer, to *dumping) {
+				to.num(uint64(min(*(*int)(at), 2)))
+			}}
 			dumped = append(dumped, at)
 		case 0:
 			dumped = append(dumped, at)

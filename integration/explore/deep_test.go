@@ -21,10 +21,12 @@ type knot struct {
 	wait  protocol.Instant
 	what  any
 	note  string
+	tries int
 }
 
 func knots() *deep {
-	return newDeep(map[string]rule{"explore.knot.note": skipped, "explore.knot.wait": raw})
+	return newDeep(map[string]rule{"explore.knot.note": skipped, "explore.knot.wait": raw,
+		"explore.knot.tries": few})
 }
 
 func text(d *deep, k *knot, now protocol.Instant) string { return string(dump(d, nil, k, now)) }
@@ -85,7 +87,7 @@ func TestCopiesDoNotGrowIntoEachOther(t *testing.T) {
 func TestDumpsAreCanonical(t *testing.T) {
 	d := knots()
 	build := func() *knot {
-		k := &knot{name: "n", table: map[string][]int{}, at: 50, wait: 5, what: "w"}
+		k := &knot{name: "n", table: map[string][]int{}, at: 50, wait: 5, what: "w", tries: 2}
 		for _, i := range rand.Perm(20) {
 			k.table[fmt.Sprint(i)] = []int{i}
 		}
@@ -93,7 +95,7 @@ func TestDumpsAreCanonical(t *testing.T) {
 	}
 	base := text(d, build(), 40)
 	same := build()
-	same.at, same.note = 60, "for people"
+	same.at, same.note, same.tries = 60, "for people", 7
 	if text(d, build(), 40) != base || text(d, same, 50) != base {
 		t.Error("values that are alike are written differently")
 	}
@@ -109,6 +111,8 @@ func TestDumpsAreCanonical(t *testing.T) {
 		"held":     func(k *knot) { k.what = "v" },
 		"type":     func(k *knot) { k.what = []byte("w") },
 		"nothing":  func(k *knot) { k.what = nil },
+		"once":     func(k *knot) { k.tries = 1 },
+		"not once": func(k *knot) { k.tries = 0 },
 	} {
 		k := build()
 		change(k)

@@ -41,13 +41,16 @@
 //
 // A machine cannot be cloned from outside, and running its history again for every step is slow.
 // The file deep.go copies the whole world by reflection, and writes it down in a canonical form by
-// which states are told apart: instants relative to now, maps in order, counters that nobody
-// compares left out. A test holds the copies against histories that are run anew.
+// which states are told apart: instants relative to now and maps in order. Left out is what only
+// people see, and counters that are compared with nothing but themselves; of a count that a
+// decision depends on, as much as that needs. A test holds the copies against histories that are
+// run anew.
 //
 // # What is not in this world
 //
-// Torn and corrupt frames (package txlog), adopted logs, and resources that answer from another
-// server.
+// Torn and corrupt frames (package txlog), adopted logs, resources that answer from another server
+// or from a restored backup, more than one listing or registration of a resource under way at once,
+// and the coordinator's limits. Package sim has worlds with most of that.
 //
 // A commit may be told that follows from an intent and from prepared branches. Before its record is
 // durable a person who ends such a branch may turn the answer into a lie: an intent does not hold

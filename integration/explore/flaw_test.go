@@ -43,7 +43,8 @@ func flaws() []flawed {
 		{FailedAppendAborts, UnknownAppend, "while its commit is in flight", client(Bounds{})},
 		{AnswersUnowned, OneTruth, "was told ROLLED_BACK, and now COMMITTED",
 			client(Bounds{Asks: 1})},
-		{CrashIsRollback, ClientTruth, "its commit is durable", client(Bounds{Crashes: 1})},
+		{CrashIsRollback, ClientTruth, "after its transaction was rolled back",
+			client(Bounds{Crashes: 1})},
 		{ClockRunsBack, Assertion, "the clock went backwards", client(Bounds{})},
 		{AbortsAtWill, AbortValidity, "for no reason", client(Bounds{})},
 	}

@@ -24,6 +24,8 @@ type resource struct {
 	fence txn.Epoch
 	// registered: the coordinator of this epoch knows what it can do.
 	registered bool
+	// down: the coordinator of this epoch was told that it does not answer.
+	down bool
 	// decoys are prepared here and not to be touched.
 	decoys []protocol.SweptName
 }

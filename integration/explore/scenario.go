@@ -96,6 +96,9 @@ type Bounds struct {
 	Repeats, Rollbacks, Asks int
 	// Enlists are late Enlist requests, Cancels callers that go away.
 	Enlists, Cancels int
+	// Outages are times in which the coordinator believes that a resource does not answer. That
+	// is a hint, which may come late or be wrong: nothing else happens to the resource.
+	Outages int
 }
 
 func (s *Scenario) validate() error {

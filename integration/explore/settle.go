@@ -62,6 +62,9 @@ func (w *world) round() {
 		if w.sc.registers() && !w.resources[i].registered {
 			w.register(i)
 		}
+		if w.resources[i].down {
+			w.reached(i, true)
+		}
 	}
 	w.flow()
 	for i := range w.resources {

@@ -47,6 +47,8 @@ const (
 	doFailover
 	doHumanCommit
 	doHumanRollback
+	doOutage
+	doReturn
 	doFlaw
 )
 
@@ -178,6 +180,8 @@ func (w *world) resourceChoices(all []choice, i int) []choice {
 	if w.sc.Resources[i].Quiet {
 		return all
 	}
+	all = some(all, w.left.Outages > 0 && !r.down, doOutage, i, 0)
+	all = some(all, r.down, doReturn, i, 0)
 	all = some(all, w.left.Sweeps > 0 && w.shows(i) && !w.listings[i].taken, doList, i, 0)
 	for s := range r.sessions {
 		all = some(all, w.left.SessionLosses > 0 && !r.sessions[s].ended, doSessionLoss, i, s)
@@ -239,14 +243,10 @@ func (w *world) take(c choice) {
 	case doStray:
 		w.stray(a, b)
 	case doCommit:
-		if w.clients[a].commits > 0 {
-			w.left.Repeats--
-		}
+		w.repeats(w.clients[a].commits > 0)
 		w.commit(a)
 	case doAnnounce:
-		if w.clients[a].announced {
-			w.left.Repeats--
-		}
+		w.repeats(w.clients[a].announced)
 		w.announce(a)
 	case doRollback:
 		w.rollback(a)
@@ -284,10 +284,19 @@ func (w *world) take(c choice) {
 		w.failover(a, b)
 	case doHumanCommit, doHumanRollback:
 		w.intervene(a, b, c.kind == doHumanCommit)
+	case doOutage, doReturn:
+		w.reached(a, c.kind == doReturn)
 	case doFlaw:
 		w.goWrong(a, b)
 	default:
 		panic(fmt.Sprintf("explore: step %d", c.kind))
+	}
+}
+
+// repeats counts what a client says again.
+func (w *world) repeats(again bool) {
+	if again {
+		w.left.Repeats--
 	}
 }
 
@@ -333,6 +342,8 @@ func (b *Bounds) of(k kind) (left *int, spoils bool) {
 		return &b.Failovers, true
 	case doHumanCommit, doHumanRollback:
 		return &b.Interventions, true
+	case doOutage:
+		return &b.Outages, false
 	}
 	return nil, false
 }

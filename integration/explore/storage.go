@@ -66,6 +66,7 @@ func (w *world) succeed() {
 	for i := range w.resources {
 		// What a resource was found to be able to do is not in the log.
 		w.resources[i].registered = false
+		w.resources[i].down = false
 	}
 }
 
@@ -117,6 +118,15 @@ func (w *world) register(i int) {
 	w.step(protocol.Register{Name: w.sc.Resources[i].Name, Kind: "explore",
 		Identity: r.identity, Position: r.position(), OnePhase: w.sc.Resources[i].OnePhase,
 		Floor: w.m.Seen(w.m.RM(w.sc.Resources[i].Name))})
+}
+
+// reached tells the machine whether a resource answers.
+func (w *world) reached(i int, up bool) {
+	w.resources[i].down = !up
+	if !up && w.m.Active() > 0 {
+		w.sights.add("out of reach in the midst of a transaction")
+	}
+	w.step(protocol.Reached{Name: w.sc.Resources[i].Name, Up: up})
 }
 
 // rm is the machine's number of a resource, which is its place from one.

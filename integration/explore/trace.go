@@ -169,6 +169,11 @@ func describeEvent(w *world, e protocol.Event) string {
 	case protocol.Register:
 		return fmt.Sprintf("resource name=%s tli=%d lsn=%d", e.Name, e.Position.Timeline,
 			e.Position.LSN)
+	case protocol.Reached:
+		if e.Up {
+			return fmt.Sprintf("reached name=%s up", e.Name)
+		}
+		return fmt.Sprintf("reached name=%s", e.Name)
 	case protocol.Persisted:
 		return describePersisted(w, e)
 	case protocol.Tick:

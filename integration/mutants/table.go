@@ -113,6 +113,8 @@ func decisions() []Kill {
 		world("S7", "RECOVER_COMMIT", "votes from another server", "log before send"),
 		world("S7", "SWEEP_INFLIGHT", "failover, nothing is proven", "presumed abort"),
 		world("S7", "ONE_PHASE_UNLOGGED", "one phase, crash and loss", "log before send"),
+		world("S2", "ONE_PHASE_DENIED", "one phase, crash and loss", "client truth"),
+		world("S5", "ONE_PHASE_TOLD_EARLY", "one phase, crash and loss", "unknown append"),
 		world("S13", "OLD_LOG_IN_BLOCK", "branches of others", "containment"),
 		world("S13", "HOLE_UNNOTICED", "branches of others", "containment"),
 		world("S15", "FOREIGN_IS_OURS", "branches of others", "containment"),

@@ -24,6 +24,8 @@ type entry struct {
 	life     *life
 	key      string
 	branches []truth
+	// deadline is by the clock of that life.
+	deadline protocol.Instant
 
 	// deciding is the life that has a record in flight which decides it, or leaves it to a
 	// resource.
@@ -109,7 +111,8 @@ func (b *book) begun(l *life, r txn.BeginRequest, x *txn.Begun) {
 			b.w.fail(exactlyOnce, "the id of transaction %d is given out twice", x.ID.Seq())
 			return
 		}
-		e = &entry{id: x.ID, life: l, key: r.Key}
+		e = &entry{id: x.ID, life: l, key: r.Key,
+			deadline: l.clock() + protocol.Instant(x.Timeout)}
 		b.all = append(b.all, e)
 		b.bySq[x.ID.Seq()] = e
 	}
@@ -125,6 +128,9 @@ func (b *book) appended(l *life, r protocol.Record) {
 	switch r := r.(type) {
 	case protocol.CommitRecord:
 		b.decides(l, r.ID)
+		if b.w.opt.flaw == failsAppends && b.w.some(100) {
+			b.w.guess(r.ID)
+		}
 	case protocol.OnePhaseRecord:
 		b.decides(l, r.ID)
 	case protocol.IntentRecord:
@@ -238,9 +244,12 @@ func (b *book) ended(n txn.Name) {
 }
 
 func (b *book) committed(n txn.Name) {
-	t := b.truth(n)
+	e, t := b.bySq[n.Seq], b.truth(n)
 	t.committed, t.lost = true, false
-	b.w.checkAtomicity(b.bySq[n.Seq])
+	b.w.checkAtomicity(e)
+	if e.toldBack || e.aborted {
+		b.w.fail(clientTruth, "%s commits after its transaction was rolled back", n)
+	}
 }
 
 func (b *book) rolledBack(n txn.Name) {

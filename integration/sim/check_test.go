@@ -28,15 +28,21 @@ const (
 	containment     = explore.Containment
 	maskedHeuristic = explore.NoMaskedHeuristic
 	clientTruth     = explore.ClientTruth
+	assertion       = explore.Assertion
 	liveness        = explore.Liveness
 
 	// corruptionDetected: a log that was damaged is refused, and one that was not is opened.
 	corruptionDetected explore.Checker = "corruption detected"
+	// deadline: what was undecided at its deadline is never committed.
+	deadline explore.Checker = "deadline"
 	// diskFullGrace: a full disk ends nothing, and is noticed to have space again.
 	diskFullGrace explore.Checker = "disk-full grace"
-	// assertion: the coordinator's own assertions hold.
-	assertion explore.Checker = "assertion"
 )
+
+// checkers lists all of them.
+func checkers() []explore.Checker {
+	return append(explore.Checkers(), corruptionDetected, deadline, diskFullGrace)
+}
 
 // fail notes the first broken promise, which ends the world.
 func (w *world) fail(c explore.Checker, format string, args ...any) {
@@ -76,6 +82,7 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 	if e.life != w.life && !e.asking {
 		w.fail(commitValidity, "%d is decided by an epoch that has not begun it", r.ID.Seq())
 	}
+	w.checkDeadline(e)
 	if e.toldBack || e.sentBack || e.aborted {
 		w.fail(clientTruth, "transaction %d is committed after it was rolled back", r.ID.Seq())
 	}
@@ -104,6 +111,14 @@ func (w *world) checkReaders(e *entry, listed uint64) {
 	}
 }
 
+// checkDeadline is about a transaction that its own epoch is about to commit. Until then nothing
+// has decided it, unless a record that is durable or in flight may commit it.
+func (w *world) checkDeadline(e *entry) {
+	if e.life == w.life && !e.asking && e.intending != w.life && w.life.clock() >= e.deadline {
+		w.fail(deadline, "%d is committed, and was undecided at its deadline", e.id.Seq())
+	}
+}
+
 func (w *world) checkVote(p txn.Plan, b protocol.CommitBranch, n txn.Name) {
 	t := w.book.truth(n)
 	switch {
@@ -129,6 +144,7 @@ func (w *world) checkOnePhase(r protocol.OnePhaseRecord) {
 		w.fail(clientTruth, "%d is committed in one phase, and was rolled back", r.ID.Seq())
 		return
 	}
+	w.checkDeadline(e)
 	w.checkReaders(e, bit(r.Branch.Branch))
 }
 
@@ -342,6 +358,9 @@ func (w *world) checkResult(r *txn.Result) {
 	w.tell(e, r.Outcome)
 }
 
+// checkToldCommitted wants the record to be durable, or an intent from which it follows. That the
+// one branch of a one-phase commit has committed is not enough: its database need not remember that
+// for ever.
 func (w *world) checkToldCommitted(e *entry) {
 	switch {
 	case e.committed:
@@ -349,12 +368,6 @@ func (w *world) checkToldCommitted(e *entry) {
 	case e.asking && e.intent != 0:
 		w.checkImplied(e)
 		return
-	}
-	// The one branch of a one-phase commit is the decision, and would say so again.
-	for i := range e.branches {
-		if e.asking && e.branches[i].done() {
-			return
-		}
 	}
 	if w.deciding(e) {
 		w.fail(unknownAppend, "%d is told committed while its commit is in flight", e.id.Seq())
@@ -373,6 +386,22 @@ func (w *world) checkToldBack(e *entry) {
 	case w.opt.calm:
 		w.fail(abortValidity, "%d is rolled back for no reason", e.id.Seq())
 	}
+	if n, found := w.committedBranch(e); found {
+		w.fail(clientTruth, "%d is told rolled back, and %s is committed", e.id.Seq(), n)
+	}
+}
+
+// committedBranch is a branch that is committed by the coordinator's word, now and by what its
+// database has: not by a person, and not one whose commit a failover has taken back.
+func (w *world) committedBranch(e *entry) (n txn.Name, found bool) {
+	for i := range e.branches {
+		t, n := &e.branches[i], txn.NameOf(e.id, txn.BranchNo(i+1))
+		kind := w.dbs[t.db].primary.rows[n].kind
+		if t.committed && !t.humanCommit && (kind == opCommit || kind == opPlain) {
+			return n, true
+		}
+	}
+	return txn.Name{}, false
 }
 
 // tell keeps a final answer. A decision may turn out to be contradicted by a branch, which makes it

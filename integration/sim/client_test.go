@@ -169,8 +169,8 @@ func (k *work) run(b *branch) {
 	if b.server != nil || w.now < 0 {
 		return
 	}
-	b.server = b.d.at
-	kind := b.d.at.rows[b.name].kind
+	b.server = b.d.front()
+	kind := b.server.rows[b.name].kind
 	if !b.d.up || kind != 0 || w.net.cut[beside(b.d.no)][there] {
 		return
 	}
@@ -181,7 +181,7 @@ func (k *work) run(b *branch) {
 	if b.d.spec.hosted && epoch < b.d.fence.Epoch {
 		return
 	}
-	b.session = b.d.at.open(b.name, epoch)
+	b.session = b.server.open(b.name, epoch)
 }
 
 // end decides how the transaction is to end.
@@ -302,7 +302,8 @@ func (k *work) arrive(b *branch, answer func(txn.Vote, txn.Evidence)) {
 
 func (k *work) execute(b *branch, answer func(txn.Vote, txn.Evidence)) {
 	w := k.c.w
-	if b.session.gone || !b.d.up {
+	again := w.opt.flaw == repeats && b.server.isPrepared(b.name)
+	if b.session.gone && !again || !b.d.up {
 		// The connection is broken. Whether it had been prepared before is not known to anybody.
 		return
 	}

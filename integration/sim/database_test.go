@@ -21,7 +21,12 @@ type database struct {
 	// primary has the truth. old is one that was deposed and may answer again. at is where the
 	// address leads.
 	primary, old, at *server
-	up               bool
+	// copy is a backup that was restored beside the primary, and kept how many operations it has
+	// of it. held: it has answered, and was found to be behind.
+	copy *server
+	kept int
+	held bool
+	up   bool
 	// forgetful: the adapter has just been started, and takes what it finds for the truth when it
 	// lists or describes.
 	forgetful bool
@@ -66,10 +71,16 @@ type question struct {
 	what     core.What
 	fence    txn.Fence
 	branches []participant.Branch
+	// floor is how far the coordinator had seen the history come when it asked.
+	floor txn.Position
 }
 
 // serve is the adapter. Whatever it does is done at this instant, and durable.
 func (d *database) serve(q question) core.Answer {
+	if d.at == d.copy && !before(d.at.position(), d.seen) {
+		// Nothing could tell it from the primary: the operators have to be faster than that.
+		d.back()
+	}
 	if !d.up {
 		return core.Answer{Err: errDown}
 	}
@@ -86,6 +97,10 @@ func (d *database) serve(q question) core.Answer {
 		}
 	}
 	held := !forgets && (d.at.identity != d.identity || before(d.at.position(), d.seen))
+	if held && d.at == d.copy && !d.held {
+		d.held = true
+		d.w.count[restore]++
+	}
 	if !held && d.at.identity == d.identity && before(d.seen, d.at.position()) {
 		d.seen = d.at.position()
 	}
@@ -292,6 +307,9 @@ func (d *database) finding(what core.What, b participant.Branch) participant.Fin
 }
 
 func (d *database) commit(b participant.Branch) txn.Standing {
+	if d.w.opt.flaw == acksEarly && d.w.some(100) {
+		return txn.StandingCommitted
+	}
 	if d.at.isPrepared(b.Name) {
 		d.at.finish(b.Name, true)
 		d.w.book.committed(b.Name)
@@ -460,6 +478,40 @@ func (d *database) strangerAnswers() {
 	d.w.count[stranger]++
 	d.w.say("the address of %s leads to another database", d.name)
 	d.astray(newServer(txn.Identity{System: 99, Database: 7}))
+}
+
+// restored lets the address lead to a backup of the database that was restored beside it. That has
+// the same identity and timeline, lacks the last operations, and gives their numbers out again. In
+// the end the operators turn the address back, or give the primary up for the backup, which then
+// begins a new timeline.
+func (d *database) restored() {
+	lacks := min(1+d.w.rng.IntN(40), len(d.primary.wal))
+	if lacks == 0 {
+		return
+	}
+	d.w.say("the address of %s leads to a backup that lacks %d operations", d.name, uint64(lacks))
+	d.copy, d.kept, d.held = d.primary.backup(lacks), len(d.primary.wal)-lacks, false
+	d.astray(d.copy)
+	if d.w.some(500) {
+		d.w.after(d.w.spread(3*second), d.giveUp)
+	}
+}
+
+// giveUp makes the backup the primary, if the address still leads to it.
+func (d *database) giveUp() {
+	if d.at == d.copy && !d.w.healed {
+		d.back()
+		d.failover(len(d.primary.wal) - d.kept)
+	}
+}
+
+// front is where clients are led to. Nobody but the adapter and the sidecar was given the address
+// of a backup.
+func (d *database) front() *server {
+	if d.at == d.copy && !d.spec.hosted {
+		return d.primary
+	}
+	return d.at
 }
 
 func (d *database) astray(s *server) {

@@ -38,9 +38,16 @@
 //
 // Which faults a world knows, and how often, is drawn with its seed: a world with everything in it
 // seldom gets anywhere (swarm testing: Groce et al., ISSTA 2012). A run counts what really
-// happened, by kind, and fails if a kind never did.
+// happened, by kind; one of the fixed worlds, in its usual size, fails if a kind never did.
 //
 // The checkers have the names of package integration/explore, which proves the same promises of all
-// histories of small worlds. A checker that never complains proves nothing: flaws of the world,
-// one at a time, must each be found by the checker that is there for it.
+// histories of small worlds, and there are a few more, for disks and deadlines. A checker that
+// never complains proves nothing: each is the first to be named for some flaw of the world, its
+// driver or its clients, and must find it.
+//
+// # What is not in these worlds
+//
+// A database that was restored from a backup and has caught up with the position that was seen of
+// it before: nothing tells it from the right one. A coordinator's log that was set back. Adopted
+// logs.
 package sim

@@ -35,22 +35,44 @@ const (
 	denies
 	// misdates: a database that is asked for what it does not have says that it has failed over.
 	misdates
+	// renames: the driver garbles which heuristic outcome it is, once one was told.
+	renames
+	// sweepsBlind: the driver rolls back all that a database lists as prepared.
+	sweepsBlind
+	// acksEarly: a database acknowledges a commit that it has not done.
+	acksEarly
+	// failsAppends: the driver takes an append that it has no answer to for one that failed.
+	failsAppends
+	// guesses: a client that waits no longer is told that its transaction was rolled back.
+	guesses
+	// repeats: a database takes a PREPARE that arrives twice for two.
+	repeats
+	// healsRot: what was damaged on the disk is read as it was before.
+	healsRot
+	// roomUnseen: the driver does not see that the disk is full.
+	roomUnseen
+	// runsBack: the driver reads an earlier time from its clock.
+	runsBack
+	// ticksLate: the driver takes what has come before it looks at the clock.
+	ticksLate
 	flaws
 )
 
 func (f flaw) String() string {
 	return [flaws]string{"none", "votes early", "knows better", "obeys all", "disk lies",
 		"tells early", "takes foreign", "gives up", "silent", "unilateral",
-		"denies", "misdates"}[f]
+		"denies", "misdates", "renames", "sweeps blind", "acks early", "fails appends", "guesses",
+		"repeats", "heals rot", "room unseen", "runs back", "ticks late"}[f]
 }
 
 // maxFlawed bounds the worlds in which a flaw must be found.
 const maxFlawed = 2000
 
 // TestFlaws: a mistake of the world is found by the checker that is there for it, the first of
-// those named. On the way to it no checker complains that has nothing to do with it.
+// those named. On the way to it no checker complains that has nothing to do with it. Every checker
+// is the first one of some mistake, and so can complain.
 func TestFlaws(t *testing.T) {
-	disk := blank()
+	disk, found := blank(), map[explore.Checker]bool{}
 	for _, c := range []struct {
 		flaw
 		onlyFull bool
@@ -69,11 +91,27 @@ func TestFlaws(t *testing.T) {
 		{unilateral, false, []explore.Checker{atomicity, maskedHeuristic, logBeforeSend, oneTruth}},
 		{denies, false, []explore.Checker{abortValidity, maskedHeuristic}},
 		{misdates, false, []explore.Checker{maskedHeuristic}},
+		{renames, false, []explore.Checker{oneTruth}},
+		{sweepsBlind, false, []explore.Checker{presumedAbort, unknownAppend}},
+		{acksEarly, false, []explore.Checker{forget, maskedHeuristic}},
+		{failsAppends, false, []explore.Checker{unknownAppend}},
+		{guesses, false, []explore.Checker{clientTruth, unknownAppend}},
+		{repeats, false, []explore.Checker{exactlyOnce}},
+		{healsRot, true, []explore.Checker{corruptionDetected}},
+		{roomUnseen, true, []explore.Checker{diskFullGrace}},
+		{runsBack, false, []explore.Checker{assertion}},
+		{ticksLate, false, []explore.Checker{deadline}},
 	} {
 		for _, full := range []bool{true, false} {
 			if full || !c.onlyFull {
 				c.flaw.mustBeFound(t, full, disk, c.finds)
 			}
+		}
+		found[c.finds[0]] = true
+	}
+	for _, c := range checkers() {
+		if !found[c] {
+			t.Errorf("no flaw is there for %q", c)
 		}
 	}
 }

@@ -172,8 +172,11 @@ func (f *full) machine() *protocol.Machine              { return f.core.Machine(
 
 func (f *full) tick(now protocol.Instant) {
 	f.core.Tick(now)
-	f.l.noRoom = !f.Room()
+	f.l.noRoom = !f.Log.Room()
 }
+
+// Room is what the core sees of the log's.
+func (f *full) Room() bool { return f.Log.Room() || f.w.opt.flaw == roomUnseen }
 
 func (f *full) hear() bool {
 	if !f.news {

@@ -15,6 +15,7 @@ func (w *world) checkIntent(r protocol.IntentRecord) {
 		w.fail(clientTruth, "the intent of %d comes after its end", r.ID.Seq())
 		return
 	}
+	w.checkDeadline(e)
 	listed := uint64(0)
 	for _, b := range r.Branches {
 		listed |= bit(b.Branch)
@@ -22,8 +23,8 @@ func (w *world) checkIntent(r protocol.IntentRecord) {
 	w.checkReaders(e, listed)
 }
 
-// checkAbort holds a recorded abort against what was told, and against what the resources have
-// shown to the later epoch that records it.
+// checkAbort holds a recorded abort against what was told, against what the resources have, and
+// against what they have shown to the later epoch that records it.
 func (w *world) checkAbort(r protocol.AbortRecord) {
 	e := w.book.entry(r.ID)
 	switch {
@@ -38,6 +39,12 @@ func (w *world) checkAbort(r protocol.AbortRecord) {
 		w.fail(abortValidity, "%d is aborted, and all branches were prepared", e.id.Seq())
 	default:
 		w.count[foundNever]++
+	}
+	if e == nil {
+		return
+	}
+	if n, found := w.committedBranch(e); found {
+		w.fail(clientTruth, "%d is aborted, and %s is committed", e.id.Seq(), n)
 	}
 }
 

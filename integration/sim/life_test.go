@@ -8,7 +8,8 @@ import (
 )
 
 // life is one epoch of the coordinator: a process. What belongs to it ends with it. It does what
-// the loop of package coordinator does: take what has come, tick, carry out what is wanted, wait.
+// the loop of package coordinator does: hear what has become durable, tick before it takes what has
+// come, tick again, carry out what is wanted, wait.
 type life struct {
 	w      *world
 	epoch  txn.Epoch
@@ -28,8 +29,8 @@ type life struct {
 	noRoom bool
 	// full: the log has no memory left, and everything waits for the disk.
 	full bool
-	// astray are the databases by whose name another one has answered, since the right one did, and
-	// alarmed those of which people were told so.
+	// astray are the databases by whose name another one, or an older state of it, has answered,
+	// since the right one did, and alarmed those of which people were told so.
 	astray, alarmed [3]bool
 }
 
@@ -95,28 +96,45 @@ func (l *life) run() {
 		return
 	}
 	if !l.full {
-		inbox := l.inbox
-		l.inbox = nil
-		for _, do := range inbox {
-			do()
-		}
+		l.empty()
 	}
 	l.full = false
-	l.driver.tick(l.clock())
+	l.driver.tick(l.instant())
 	l.driver.work()
 	if l.dead || l.w.broken != nil {
 		return
 	}
 	for i, astray := range l.astray {
 		if astray && !l.alarmed[i] {
-			l.w.fail(containment, "another database answers as %s, and nobody is alarmed",
-				l.w.dbs[i].name)
+			l.w.fail(containment, "another database, or an older one, answers as %s, and "+
+				"nobody is alarmed", l.w.dbs[i].name)
 		}
 	}
 	if len(l.inbox) > 0 {
 		l.wake()
 	}
 	l.rest()
+}
+
+// empty takes what has come. The process may have been stopped for long: what has expired meanwhile
+// must not be decided on the time of the last tick.
+func (l *life) empty() {
+	if len(l.inbox) > 0 && l.w.opt.flaw != ticksLate {
+		l.driver.tick(l.instant())
+	}
+	inbox := l.inbox
+	l.inbox = nil
+	for _, do := range inbox {
+		do()
+	}
+}
+
+// instant is what the loop reads from its clock.
+func (l *life) instant() protocol.Instant {
+	if l.w.opt.flaw == runsBack && l.w.some(10) {
+		return l.clock() - protocol.Instant(second)
+	}
+	return l.clock()
 }
 
 // rest plans the next turn that comes by itself.
@@ -164,6 +182,7 @@ func (l *life) replied(rep protocol.Reply) {
 		w.say("%d has %d branches", "", uint64(rep.Begun.ID.Seq()), uint64(len(rep.Begun.Branches)))
 		w.book.begun(l, r.event.(protocol.Begin).Request, rep.Begun)
 	case rep.Result != nil:
+		w.garble(rep.Result)
 		w.say("told %s: %d", rep.Result.Outcome.String(), uint64(rep.Result.ID.Seq()))
 		w.checkResult(rep.Result)
 	}
@@ -201,7 +220,8 @@ func (l *life) done(r *txn.Result) {
 // answered keeps which branches a coordinator has been told, truly, to be committed.
 func (l *life) answered(d *database, q question, a *core.Answer) {
 	if q.what == core.List && a.Err == nil {
-		l.astray[d.no] = a.Listing.Identity != d.identity
+		l.astray[d.no] = a.Listing.Identity != d.identity ||
+			before(a.Listing.Position, q.floor)
 		l.alarmed[d.no] = l.alarmed[d.no] && l.astray[d.no]
 	}
 	for i := range a.Findings {
@@ -211,6 +231,9 @@ func (l *life) answered(d *database, q question, a *core.Answer) {
 		if t := l.w.book.truth(q.branches[i].Name); t != nil && t.done() {
 			t.proven = true
 		}
+	}
+	if q.what == core.List && l.w.opt.flaw == sweepsBlind {
+		l.sweepBlind(d, q.fence, a.Listing.Branches)
 	}
 	if a.Err == participant.ErrFenced || a.Err == participant.ErrRegression {
 		l.w.fail(fencing, "the only owner of the log is refused: %v", a.Err)
@@ -231,6 +254,8 @@ type trip struct {
 // all the same.
 func (l *life) ask(d *database, q question, done func(core.Answer)) {
 	l.w.checkCall(d, q)
+	m := l.driver.machine()
+	q.floor = m.Seen(m.RM(d.name))
 	t := &trip{l: l, d: d, q: q, done: done, deadline: l.w.now + l.w.opt.callTimeout}
 	t.limit(l.w.travel(behind(d.no), there, t.serve))
 }
@@ -321,6 +346,9 @@ func (r *request) giveUp() {
 	r.w.count[timeout]++
 	if l := r.by; l != nil && r.w.rng.IntN(2) == 0 {
 		l.take(func() { l.forget(r) })
+	}
+	if c, ok := r.event.(protocol.Commit); ok && r.w.opt.flaw == guesses && r.w.life != nil {
+		r.w.guess(c.Request.ID)
 	}
 	r.finish(protocol.Reply{}, false)
 }

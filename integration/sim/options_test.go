@@ -158,7 +158,7 @@ func (s swarm) faults(o *options) {
 		{clockJump, 150, 2},
 		{tornWrite, 350, 3}, {cutInRecovery, 250, 3}, {fullDisk, 200, 2}, {ioError, 200, 2},
 		{slowDisk, 200, 2}, {rot, 200, 2}, {partition, 300, 4}, {databaseCrash, 350, 3},
-		{asyncFailover, 250, 2}, {syncFailover, 200, 2}, {restore, 60, 1}, {oldPrimary, 400, 2},
+		{asyncFailover, 250, 2}, {syncFailover, 200, 2}, {restore, 150, 2}, {oldPrimary, 400, 2},
 		{stranger, 100, 2},
 		{humanCommit, 200, 2}, {humanRollback, 200, 2}, {notResolver, 150, 2},
 	} {

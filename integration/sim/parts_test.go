@@ -69,6 +69,11 @@ func TestServerHistory(t *testing.T) {
 	if g.contains(vote) || g.timeline != 3 || g.status(x.xid) != txn.StandingGone {
 		t.Errorf("a fork of it on %d: %s", g.timeline, g.status(x.xid))
 	}
+	z := s.backup(1)
+	if z.timeline != 1 || !before(z.position(), s.position()) || !z.isPrepared(name(1)) ||
+		z.open(name(4), 1).xid != y.xid {
+		t.Errorf("a backup at %+v with %+v", z.position(), z.rows)
+	}
 	lost := s.crash()
 	if len(lost) != 1 || !y.gone || s.open(name(3), 1).xid != y.xid {
 		t.Errorf("%d sessions lost; the next number is %d", len(lost), s.nextXID)
@@ -135,6 +140,41 @@ func TestDatabaseGoesAstray(t *testing.T) {
 	}
 }
 
+// TestDatabaseIsRestored: a backup beside the primary is held, and only the adapter is led to it.
+// If it becomes the primary, it is on a new timeline, and lacks what it has lacked.
+func TestDatabaseIsRestored(t *testing.T) {
+	d := quietWorld().dbs[0]
+	f := txn.Fence{Log: logID, Epoch: 1}
+	for range 50 {
+		d.primary.other()
+	}
+	ask(d, core.List, f)
+	d.restored()
+	if d.at == d.primary || d.front() != d.primary || d.at.timeline != 1 {
+		t.Errorf("led to %+v, and clients to %+v", d.at.position(), d.front().position())
+	}
+	a := ask(d, core.Commit, f, participant.Branch{Name: name(1)})
+	b := ask(d, core.List, f)
+	if a.Findings[0].Standing != txn.StandingHeld || !d.forgetful && !errors.Is(b.Err, errHeld) {
+		t.Errorf("%+v, %+v", a, b.Err)
+	}
+	if d.w.count[restore] != 1 {
+		t.Errorf("%d restores", d.w.count[restore])
+	}
+	lsn := d.at.lsn
+	d.giveUp()
+	if d.at != d.primary || d.at.timeline != 2 || d.at.forks[0].end != lsn {
+		t.Errorf("the primary is on %d, cut at %+v", d.at.timeline, d.at.forks)
+	}
+	d.restored()
+	for before(d.at.position(), d.seen) {
+		d.at.other()
+	}
+	if ask(d, core.List, f); d.at != d.primary {
+		t.Error("a backup that has caught up is listed")
+	}
+}
+
 // TestOnePhaseIsForGood: a branch that was ruled out stays so, and the answer to a repeated call is
 // the same.
 func TestOnePhaseIsForGood(t *testing.T) {
@@ -143,7 +183,7 @@ func TestOnePhaseIsForGood(t *testing.T) {
 	begun := &txn.Begun{ID: txn.NewID(logID, 1), Branches: []txn.Enlisted{{Resource: "b"}}}
 	for seq := range txn.Seq(2) {
 		begun.ID = txn.NewID(logID, 1+seq)
-		w.book.begun(nil, txn.BeginRequest{}, begun)
+		w.book.begun(newLife(w, 1), txn.BeginRequest{}, begun)
 	}
 	f := txn.Fence{Log: logID, Epoch: 1}
 	d.at.open(name(1), 1)
@@ -166,7 +206,7 @@ func TestInquiryShowsEvidence(t *testing.T) {
 		seq := txn.Seq(1 + i)
 		begun := &txn.Begun{ID: txn.NewID(logID, seq),
 			Branches: []txn.Enlisted{{Resource: d.name}}}
-		w.book.begun(nil, txn.BeginRequest{}, begun)
+		w.book.begun(newLife(w, 1), txn.BeginRequest{}, begun)
 		b := participant.Branch{Name: name(seq),
 			Evidence: txn.Evidence{Identity: d.identity, Position: d.at.position()}}
 		vote := d.prepare(d.at.open(b.Name, 1))

@@ -47,11 +47,17 @@ func (w *world) rotFrame(frames []txlog.FrameInfo) {
 	f := frames[at]
 	hurt := w.disk.mem.KillClone()
 	off := f.Offset + int64(w.rng.IntN(min(f.Bytes, 64+f.Payload)))
-	hurt.FlipBit(filepath.Join(logDir, f.Segment), off, uint(w.rng.IntN(8)))
+	if w.opt.flaw != healsRot {
+		hurt.FlipBit(filepath.Join(logDir, f.Segment), off, uint(w.rng.IntN(8)))
+	}
 	good, _ := stateOf(w.disk.mem)
 	left, err := stateOf(hurt)
 	if err == nil && (at < len(frames)-1 || left != good) {
 		w.fail(corruptionDetected, "byte %d of %s is damaged, and the log is read", off, f.Segment)
+		return
+	}
+	if err == nil {
+		w.say("the last frame is damaged, and says nothing", "", uint64(off))
 		return
 	}
 	w.count[rot]++

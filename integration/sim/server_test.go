@@ -161,8 +161,17 @@ func (s *server) crash() []*session {
 
 // fork is a new server on the next timeline, with all of the history but the last operations.
 func (s *server) fork(lacks int) *server {
-	f := newServer(s.identity)
+	f := s.backup(lacks)
 	f.timeline = s.timeline + 1
+	f.forks = append(f.forks, fork{s.timeline, f.lsn})
+	return f
+}
+
+// backup is a server that was restored from a backup without the last operations. By its timeline
+// nobody can tell it from the one that it is a copy of, and it gives out the same numbers again.
+func (s *server) backup(lacks int) *server {
+	f := newServer(s.identity)
+	f.timeline = s.timeline
 	for _, o := range s.wal[:len(s.wal)-lacks] {
 		f.wal = append(f.wal, o)
 		f.apply(o)
@@ -172,7 +181,6 @@ func (s *server) fork(lacks int) *server {
 		// A branch that was cut at every timeline is in no history, however many there are.
 		f.forks = append(f.forks, fork{k.timeline, min(k.end, f.lsn)})
 	}
-	f.forks = append(f.forks, fork{s.timeline, f.lsn})
 	return f
 }
 

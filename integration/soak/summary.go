@@ -82,8 +82,9 @@ func total(counts map[string]int) (n int) {
 	return n
 }
 
-// enough says what is missing for a run of that time to mean something. The tests themselves fail
-// when one of their kinds of faults stays at zero.
+// enough says what is missing for a run of that time to mean something. It wants some fault beside
+// the kills, of whichever kind: that every kind has happened is for the tests to say, which know
+// them all.
 func (s *summary) enough(d time.Duration) error {
 	share := d.Minutes() / 30
 	for _, want := range []struct {

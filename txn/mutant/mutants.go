@@ -58,6 +58,10 @@ const (
 	GoneIsNeverPrepared
 	// OnePhaseUnlogged commits in one phase without the record before.
 	OnePhaseUnlogged
+	// OnePhaseDenied records an abort of what an inquiry has found committed in one phase.
+	OnePhaseDenied
+	// OnePhaseToldEarly tells a commit in one phase before its record is durable.
+	OnePhaseToldEarly
 	// FenceIgnored lets a deposed coordinator act.
 	FenceIgnored
 	// NoDeadline never rolls back an abandoned transaction.
