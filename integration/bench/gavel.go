@@ -22,9 +22,11 @@ func (d timed) Begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, error)
 	return d.decider.Begin(ctx, r)
 }
 
-// Commit is the decider's.
+// Commit is the decider's. An intent comes before the votes.
 func (d timed) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
-	reached(ctx, PhasePrepare)
+	if !r.Intent {
+		reached(ctx, PhasePrepare)
+	}
 	return d.decider.Commit(ctx, r)
 }
 
@@ -34,20 +36,30 @@ type inTx struct {
 	dbs    []*pgxtx.DB
 }
 
-func openServer(ack txn.AckLevel) func(context.Context, *world, int, int) (Line, error) {
+// applied, decided and parallel are the three ways to commit: when the client hears of it, and by
+// which plan.
+func applied() []client.Option { return []client.Option{client.Ack(txn.AckApplied)} }
+
+func decided() []client.Option {
+	return []client.Option{client.Ack(txn.AckDecided), client.Plan(txn.PlanClassic)}
+}
+
+func parallel() []client.Option { return []client.Option{client.Ack(txn.AckDecided)} }
+
+func openServer(how []client.Option) func(context.Context, *world, int, int) (Line, error) {
 	return func(_ context.Context, w *world, _, databases int) (Line, error) {
-		return newInTx(w, w.server, ack, databases), nil
+		return newInTx(w, w.server, how, databases), nil
 	}
 }
 
-func openEmbedded(ack txn.AckLevel) func(context.Context, *world, int, int) (Line, error) {
+func openEmbedded(how []client.Option) func(context.Context, *world, int, int) (Line, error) {
 	return func(_ context.Context, w *world, _, databases int) (Line, error) {
-		return newInTx(w, w.embedded, ack, databases), nil
+		return newInTx(w, w.embedded, how, databases), nil
 	}
 }
 
-func newInTx(w *world, d decider, ack txn.AckLevel, databases int) inTx {
-	l := inTx{client: client.New(d, client.Ack(ack))}
+func newInTx(w *world, d decider, how []client.Option, databases int) inTx {
+	l := inTx{client: client.New(d, how...)}
 	for _, b := range w.banks[:databases] {
 		l.dbs = append(l.dbs, b.db)
 	}

@@ -3,8 +3,6 @@ package bench
 import (
 	"context"
 	"slices"
-
-	"github.com/gavel-tx/gavel/txn"
 )
 
 // Line is one way of making transfers, opened for a number of clients.
@@ -71,19 +69,26 @@ func Rows() []Row {
 		{Name: "one-database", Floor: twoPhaseName, Paced: true, open: openOneDatabase,
 			About: "both accounts in the same database, one plain transaction"},
 		{Name: "server-classic-applied", Floor: twoPhaseName, Paced: true, Growing: true,
-			open: openServer(txn.AckApplied),
+			open: openServer(applied()),
 			About: "gavel: the SDK on connection pools and a coordinator process over gRPC; " +
 				"answers when every branch is committed"},
 		{Name: "server-classic-decided", Floor: twoPhaseName, Paced: true,
-			open:  openServer(txn.AckDecided),
+			open:  openServer(decided()),
 			About: "the same; answers when the decision is durable"},
+		{Name: "server-parallel-decided", Floor: twoPhaseName, Paced: true,
+			open: openServer(parallel()),
+			About: "the same by the parallel plan: the log is written beside the prepares, and " +
+				"the answer follows from both"},
 		{Name: "embedded-classic-applied", Floor: twoPhaseName, Paced: true,
-			open: openEmbedded(txn.AckApplied),
+			open: openEmbedded(applied()),
 			About: "gavel with the coordinator inside the application; answers when every branch " +
 				"is committed"},
 		{Name: "embedded-classic-decided", Floor: twoPhaseName, Paced: true,
-			open:  openEmbedded(txn.AckDecided),
+			open:  openEmbedded(decided()),
 			About: "the same; answers when the decision is durable"},
+		{Name: "embedded-parallel-decided", Floor: twoPhaseName, Paced: true,
+			open:  openEmbedded(parallel()),
+			About: "the same by the parallel plan"},
 		{Name: plainPoolName, open: openPlainPool,
 			About: "both accounts in the same database, one plain transaction on a pool, without " +
 				"gavel"},
