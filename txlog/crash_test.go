@@ -117,7 +117,11 @@ func workload(t *testing.T, r *rig, rng *rand.Rand, steps int) {
 // any moment, a second one during the recovery from it, and a third; nothing appears that was not
 // appended, and no append is there in part.
 func TestEveryCrash(t *testing.T) {
-	for seed := range uint64(2) {
+	seeds := uint64(2)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { everyCrash(t, seed) })
 		})

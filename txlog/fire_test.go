@@ -18,12 +18,7 @@ import (
 var fire = flag.Int("fire", 1, "how many times as much TestUnderFire does")
 
 // seeds is how many seeds there is time for, of n in an ordinary run.
-func seeds(n int) uint64 {
-	if testing.Short() {
-		n = (n + 3) / 4
-	}
-	return uint64(n * *fire)
-}
+func seeds(n int) uint64 { return uint64(n * *fire) }
 
 // tally counts what a log was put through.
 type tally struct{ crashes, faults, lies, flips, lives int }
@@ -67,12 +62,9 @@ func TestUnderFire(t *testing.T) {
 	t.Log(c)
 }
 
-// enough fails a test that has met too little to mean anything. With fewer seeds it is less.
+// enough fails a test that has met too little to mean anything.
 func enough(t *testing.T, what string, n, least int) {
 	t.Helper()
-	if testing.Short() {
-		least /= 4
-	}
 	if n < least {
 		t.Errorf("only %d %s", n, what)
 	}

@@ -3,6 +3,7 @@ package txlog
 import (
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"iter"
 	"slices"
@@ -16,7 +17,15 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain leaves out, under -short, what goes through every place of a file or of a life without a
+// goroutine beside it: races have nothing to find there.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		flag.Set("test.skip", "^Test(UnderFire|BitFlips|EveryZeroedSector)$")
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	testDir = "/data"
