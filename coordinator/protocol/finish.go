@@ -30,9 +30,11 @@ func (m *Machine) finished(e Finished) {
 }
 
 // finishedStray takes the answer about a branch that a sweep acted upon after its transaction was
-// over.
+// over, or to an inquiry into an intent that another branch has decided meanwhile: that one says
+// nothing any more.
 func (m *Machine) finishedStray(e Finished) {
-	ok := e.Act == ActCommit && e.Standing == txn.StandingCommitted ||
+	ok := e.Act == ActInquire ||
+		e.Act == ActCommit && e.Standing == txn.StandingCommitted ||
 		e.Act == ActRollback &&
 			(e.Standing == txn.StandingRolledBack || e.Standing == txn.StandingGone)
 	if !ok && e.Standing != txn.StandingUnknown {

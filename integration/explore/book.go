@@ -197,6 +197,9 @@ func (w *world) noteAnswer(c call) {
 // noted keeps that people were told of a branch: by an alarm of its own or, after a restart, by the
 // outcome of its transaction.
 func (w *world) noted(n protocol.Note) {
+	if n.Kind == protocol.NoteAlarm && w.sc.calm() {
+		w.fail(NeedlessAlarm, "a person is called: %s", n.Reason)
+	}
 	e := w.entry(n.ID)
 	if e == nil {
 		return

@@ -234,6 +234,9 @@ func (w *world) commitAt(r *resource, n txn.Name, ev txn.Evidence) txn.Standing 
 	if r.isPrepared(n) {
 		r.write(opCommit, n)
 		w.noteCommitted(n)
+		if w.sc.Flaw == SaysGone {
+			return txn.StandingGone
+		}
 		return txn.StandingCommitted
 	}
 	if w.sc.Flaw == MissingIsCommitted {

@@ -56,6 +56,9 @@ const (
 	ClientTruth Checker = "client truth"
 	// Assertion: the machine's own assertions hold, and it can read back what it has written.
 	Assertion Checker = "assertion"
+	// NeedlessAlarm: people are called only where something has happened that nobody else can mend:
+	// a person's own act, a failover, a stranger, what is not ours, or a resource that forgets.
+	NeedlessAlarm Checker = "needless alarm"
 	// Liveness: once faults have ended nothing stays in doubt, prepared or unanswered.
 	Liveness Checker = "liveness"
 )
@@ -64,7 +67,7 @@ const (
 func Checkers() []Checker {
 	return []Checker{Atomicity, OneTruth, CommitValidity, AbortValidity, AcknowledgedDurability,
 		LogBeforeSend, PresumedAbort, Forget, Fencing, UnknownAppend, ExactlyOnce, Containment,
-		NoMaskedHeuristic, ClientTruth, Assertion, Liveness}
+		NoMaskedHeuristic, ClientTruth, Assertion, NeedlessAlarm, Liveness}
 }
 
 // Broken is a promise that was not kept.

@@ -41,6 +41,8 @@ const (
 	ClockRunsBack
 	// AbortsAtWill: the driver aborts without any reason.
 	AbortsAtWill
+	// SaysGone: a resource that commits a branch says that it is gone.
+	SaysGone
 )
 
 func (f Flaw) String() string {
@@ -48,7 +50,7 @@ func (f Flaw) String() string {
 		"vote before durable", "unilateral", "fence ignored", "foreign taken", "sent once",
 		"sweep blind", "told before durable", "log loses commit", "log loses range",
 		"failed append aborts", "answers unowned", "crash is rollback", "clock runs back",
-		"aborts at will"}
+		"aborts at will", "says gone"}
 	if int(f) < len(names) {
 		return names[f]
 	}

@@ -46,6 +46,7 @@ func flaws() []flawed {
 		{CrashIsRollback, ClientTruth, "after its transaction was rolled back",
 			client(Bounds{Crashes: 1})},
 		{ClockRunsBack, Assertion, "the clock went backwards", client(Bounds{})},
+		{SaysGone, NeedlessAlarm, "a person is called", client(Bounds{})},
 		{AbortsAtWill, AbortValidity, "for no reason", client(Bounds{})},
 	}
 }

@@ -115,6 +115,17 @@ func (s *Scenario) validate() error {
 	return nil
 }
 
+// calm says whether nothing can happen here that needs a person.
+func (s *Scenario) calm() bool {
+	b := s.Bounds
+	for _, r := range s.Resources {
+		if !r.Evidence || r.Decoys {
+			return false
+		}
+	}
+	return b.Failovers+b.Interventions+b.Strays+b.Depositions == 0
+}
+
 // resource is the place of a name among the resources, or -1.
 func (s *Scenario) resource(name string) int {
 	for i, r := range s.Resources {
