@@ -309,8 +309,12 @@ func (w *world) heal() {
 		w.disk.clean()
 		w.disk.bad, w.disk.cutAt, w.disk.tears = 0, 0, 0
 	}
-	w.after(100*millisecond, w.look)
+	w.after(betweenLooks, w.look)
 }
+
+// betweenLooks shares no rhythm with the sweeps: a look that always comes a moment after a listing
+// was sent finds a message under way for ever.
+const betweenLooks = 97 * millisecond
 
 // look sees whether there is anything left to wait for.
 func (w *world) look() {
@@ -320,7 +324,7 @@ func (w *world) look() {
 		// What was told must be in the log, and not only in the memory of the one who told it.
 		w.encore = true
 		w.cutPower()
-		w.after(100*millisecond, w.look)
+		w.after(betweenLooks, w.look)
 	case why == "":
 		w.over = true
 		w.rest = w.now - w.opt.horizon
@@ -328,7 +332,7 @@ func (w *world) look() {
 	case w.now > w.opt.horizon+settling:
 		w.fail(liveness, "%s", why)
 	default:
-		w.after(100*millisecond, w.look)
+		w.after(betweenLooks, w.look)
 	}
 }
 
