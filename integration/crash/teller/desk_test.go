@@ -152,14 +152,20 @@ func TestSomeCallersLeaveEarly(t *testing.T) {
 	}
 }
 
-func TestOneInFourHearsEarly(t *testing.T) {
-	early := 0
-	for n := range int64(100) {
-		if ackOf(n) == txn.AckDecided {
-			early++
+// TestHalfHearEarly: half of the transfers ask for the decision, which is the parallel plan but for
+// one in four of them; the first of a round waits for its branches.
+func TestHalfHearEarly(t *testing.T) {
+	early, classic := 0, 0
+	for n := range int64(160) {
+		if ackOf(n) != txn.AckDecided {
+			continue
+		}
+		early++
+		if planOf(n) == txn.PlanClassic {
+			classic++
 		}
 	}
-	if early != 25 {
-		t.Errorf("%d of 100", early)
+	if early != 80 || classic != 20 || ackOf(1) != txn.AckApplied {
+		t.Errorf("%d of 160, %d of them classic", early, classic)
 	}
 }
