@@ -13,9 +13,10 @@ import (
 
 // A branch begins with its first statement: BEGIN and what belongs to it travel in the same packet,
 // which saves every branch a round trip. Only where that would change what the application sees is
-// BEGIN sent by itself: before a COPY, a savepoint or a statement with options that a batch does
-// not know, before text without arguments, which may be several statements, and where the
-// application traces its queries one by one.
+// BEGIN sent by itself: before a COPY, a savepoint, a statement with options or rewriters, or text
+// that may be none or several statements, and where the application traces its queries one by one
+// or wants the simple protocol. An error of such a first statement is wrapped by pgx as one of a
+// batch.
 
 // errNotBegun is why a branch can only roll back whose BEGIN did not take effect: nothing else may
 // be sent, because it would commit by itself.
@@ -52,17 +53,29 @@ func (b *branch) begun(tx pgx.Tx) {
 }
 
 // mayStart says whether a statement may travel with BEGIN.
-func (b *branch) mayStart(args []any) bool {
-	if b.conn.Conn().Config().Tracer != nil {
+func (b *branch) mayStart(sql string, args []any) bool {
+	if first, _ := firstWord(sql); b.manner.alone || first == "" || several(sql) {
 		return false
 	}
 	for _, a := range args {
 		switch a.(type) {
-		case pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
+		case pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID,
+			pgx.QueryRewriter:
 			return false
 		}
 	}
 	return true
+}
+
+// mayStartBatch says so of all statements of a batch. One that begins a transaction of its own is
+// for pgx to refuse.
+func (b *branch) mayStartBatch(batch *pgx.Batch) bool {
+	for _, q := range batch.QueuedQueries {
+		if !b.mayStart(q.SQL, q.Arguments) {
+			return false
+		}
+	}
+	return pgx.FailedBatchResults(batch, errNotBegun).Tx() == nil
 }
 
 // startWith begins the branch together with queries. On success the results are those of the
@@ -135,6 +148,3 @@ func queued(sql string, args []any) []*pgx.QueuedQuery {
 	b.Queue(sql, args...)
 	return b.QueuedQueries
 }
-
-// beginsTx says whether a batch begins a transaction of its own, which pgx refuses within one.
-func beginsTx(b *pgx.Batch) bool { return pgx.FailedBatchResults(b, errNotBegun).Tx() != nil }

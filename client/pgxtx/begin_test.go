@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -45,12 +46,13 @@ func (p *packets) into(mode pgx.QueryExecMode) func(*pgxpool.Config) {
 	}
 }
 
-// TestBeginTravelsWithTheFirstStatement: in every mode of pgx a branch costs one packet for BEGIN
-// and its first statement, and one for PREPARE, once its connection has seen them before.
+// TestBeginTravelsWithTheFirstStatement: a branch costs one packet for BEGIN and its first
+// statement, and one for PREPARE, once its connection has seen them before. In the simple protocol
+// BEGIN goes by itself.
 func TestBeginTravelsWithTheFirstStatement(t *testing.T) {
 	for mode, want := range map[pgx.QueryExecMode]int64{
 		pgx.QueryExecModeCacheStatement: 2, pgx.QueryExecModeExec: 2,
-		pgx.QueryExecModeSimpleProtocol: 2,
+		pgx.QueryExecModeSimpleProtocol: 3,
 	} {
 		var p packets
 		bk := newBank(t, p.into(mode))
@@ -108,11 +110,11 @@ func firsts() map[string]func(context.Context, *pgxtx.DB) error {
 			var bal int
 			return db.QueryRow(ctx, credit+` RETURNING bal`, 30).Scan(&bal)
 		},
-		"batch": func(ctx context.Context, db *pgxtx.DB) error {
-			var b pgx.Batch
-			b.Queue(credit, 20)
-			b.Queue(credit, 10)
-			return db.SendBatch(ctx, &b).Close()
+		"nothing but a comment": func(ctx context.Context, db *pgxtx.DB) error {
+			rows, err := db.Query(ctx, `-- nothing`)
+			rows.Close()
+			_, second := db.Exec(ctx, credit, 30)
+			return errors.Join(err, rows.Err(), second)
 		},
 		"transaction": func(ctx context.Context, db *pgxtx.DB) error {
 			tx, err := db.Tx(ctx)
@@ -125,12 +127,39 @@ func firsts() map[string]func(context.Context, *pgxtx.DB) error {
 	}
 }
 
+// firstBatches are ways to begin with a batch.
+func firstBatches() map[string]func(context.Context, *pgxtx.DB) error {
+	return map[string]func(context.Context, *pgxtx.DB) error{
+		"batch": func(ctx context.Context, db *pgxtx.DB) error {
+			var b pgx.Batch
+			b.Queue(credit, 20)
+			b.Queue(credit, 10)
+			return db.SendBatch(ctx, &b).Close()
+		},
+		"batch, result by result": func(ctx context.Context, db *pgxtx.DB) error {
+			var b pgx.Batch
+			b.Queue(credit, 10)
+			b.Queue(credit+` RETURNING bal`, 10)
+			b.Queue(credit+` RETURNING bal`, 10)
+			results := db.SendBatch(ctx, &b)
+			_, first := results.Exec()
+			rows, second := results.Query()
+			rows.Close()
+			var bal int
+			third := results.QueryRow().Scan(&bal)
+			return errors.Join(first, second, third, results.Close())
+		},
+	}
+}
+
 // TestEveryFirstStatementBegins: whatever comes first is part of the branch, commits with it, and
 // rolls back with it.
 func TestEveryFirstStatementBegins(t *testing.T) {
 	bk := newBank(t)
 	bob := 100
-	for name, first := range firsts() {
+	all := firsts()
+	maps.Copy(all, firstBatches())
+	for name, first := range all {
 		err := bk.client.InTx(t.Context(), func(ctx context.Context) error {
 			if err := first(ctx, bk.b); err != nil {
 				return err
@@ -185,6 +214,63 @@ func TestAFirstStatementThatFails(t *testing.T) {
 			t.Errorf("%s: %+v", name, e)
 		}
 		bk.want(100, 100)
+	}
+}
+
+// TestABeginInParts: BEGIN has taken effect, and what belongs to it fails. The transaction rolls
+// back, and its connection is not used again.
+func TestABeginInParts(t *testing.T) {
+	bk := newBank(t)
+	blocker, err := pgx.Connect(t.Context(), srvB.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blocker.Close(context.Background())
+	// The tag of the second branch waits for this, and not for long.
+	tag := int32(bk.judge.log & (1<<31 - 1))
+	if _, err := blocker.Exec(t.Context(), "SELECT pg_advisory_lock($1::int, 1)", tag); err != nil {
+		t.Fatal(err)
+	}
+	impatient := func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["lock_timeout"] = "100ms" }
+	bk.b = pgxtx.New("bank_b", newPool(t, srvB, impatient))
+	err = bk.client.InTx(t.Context(), func(ctx context.Context) error {
+		if _, err := bk.a.Exec(ctx, debit, 30); err != nil {
+			return err
+		}
+		// With the id in hand the next branch takes its tag when it begins.
+		if _, err := client.IDFrom(ctx); err != nil {
+			return err
+		}
+		_, err := bk.b.Exec(ctx, `UPDATE acct SET bal = bal`)
+		return err
+	})
+	if e := wantAborted(t, err); !strings.Contains(e.Error(), "lock timeout") {
+		t.Errorf("%v", err)
+	}
+	bk.want(100, 100)
+}
+
+// TestStatementsThatTheServerForgot: whoever deallocates all statements costs one transaction, and
+// not every one from then on.
+func TestStatementsThatTheServerForgot(t *testing.T) {
+	bk := newBank(t)
+	if err := bk.client.InTx(t.Context(), bk.pay); err != nil {
+		t.Fatal(err)
+	}
+	for _, pool := range []*pgxpool.Pool{bk.poolA, bk.poolB} {
+		if _, err := pool.Exec(t.Context(), "DEALLOCATE ALL"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failed := 0
+	for range 5 {
+		if err := bk.client.InTx(t.Context(), bk.pay); err != nil {
+			wantAborted(t, err)
+			failed++
+		}
+	}
+	if failed > 3 {
+		t.Errorf("%d of 5 transactions failed", failed)
 	}
 }
 

@@ -30,9 +30,8 @@ type branch struct {
 	db   *DB
 	conn *pgxpool.Conn
 	// begin is how it begins.
-	begin pgbranch.BeginOptions
-	// ready: the statements of pgbranch are prepared on conn.
-	ready bool
+	begin  pgbranch.BeginOptions
+	manner manner
 
 	mu struct {
 		sync.Mutex
@@ -59,6 +58,13 @@ type failure struct {
 	err   error
 	depth int
 }
+
+// unknownStatement is the SQLSTATE of a prepared statement that the server has forgotten: somebody
+// has said DEALLOCATE ALL or DISCARD ALL, and pgx does not know.
+const unknownStatement = "26000"
+
+// forgetConnection closes the connection, so that the pool makes another.
+func (b *branch) forgetConnection(ctx context.Context) { _ = b.conn.Conn().Close(ctx) }
 
 // failedTransaction is the SQLSTATE of a statement in a transaction that had failed before.
 const failedTransaction = "25P02"
@@ -154,15 +160,16 @@ func (b *branch) note(tag pgconn.CommandTag, err error) {
 	if err != nil || !(tag.Select() || tag.String() == "SHOW") {
 		b.mu.wrote = true
 	}
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok &&
-		(b.mu.last == nil || pg.Code != failedTransaction) {
+	pg, fromServer := errors.AsType[*pgconn.PgError](err)
+	if fromServer && (b.mu.last == nil || pg.Code != failedTransaction) {
 		b.mu.last = pg
 	}
 	switch {
 	case b.pg().IsClosed(), b.mu.failure != nil && errors.Is(b.mu.failure.err, errNotBegun):
-	case status == 'I':
+	case status == 'I' && !b.pg().IsBusy():
+		// In the middle of a batch the status is that of before.
 		b.mu.failure = &failure{ErrEnded, unhealable}
-	case err != nil && status == 'T':
+	case err != nil && (status == 'T' || status == 'I' && !fromServer):
 		// The server knows of no error: the statement did not reach it.
 		b.fail(err)
 	}
@@ -325,13 +332,16 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 		return b.explain(err)
 	}
 	how := b.db.prepare
-	how.Ready = b.ready
+	how.Ready = b.manner.ready
 	v := pgbranch.Prepare(ctx, b.pg(), name, how)
 	lost, ok := errors.AsType[*pgbranch.TransportError](v.Err)
 	if v.Vote == txn.VoteUnknown && ok && !lost.Sent {
 		// Nothing was sent, so that nothing is prepared, and ends here without effect.
 		v.Vote = txn.VoteNo
 		b.rollBack(ctx)
+	}
+	if v.SQLState == unknownStatement {
+		b.forgetConnection(ctx)
 	}
 	b.release()
 	e := client.Ending{Evidence: v.Evidence, Reason: v.Reason, SQLState: v.SQLState, Err: v.Err}
@@ -368,11 +378,13 @@ func (b *branch) rollBack(ctx context.Context) {
 	b.mu.Lock()
 	tx, conn, usable := b.mu.tx, b.conn, b.conn != nil && !b.mu.orphaned && !b.mu.open
 	b.mu.Unlock()
-	if usable && !conn.Conn().IsClosed() && conn.Conn().PgConn().TxStatus() != 'I' {
+	running := usable && !conn.Conn().IsClosed() && conn.Conn().PgConn().TxStatus() != 'I'
+	if running && tx != nil {
 		_ = tx.Rollback(ctx)
 	}
 	b.mu.Lock()
-	if b.mu.open && !b.mu.orphaned {
+	// A BEGIN that took effect only in part has left a transaction that pgx knows nothing of.
+	if (b.mu.open || running && tx == nil) && !b.mu.orphaned {
 		b.discard()
 	}
 	b.mu.Unlock()

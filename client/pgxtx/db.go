@@ -173,29 +173,49 @@ func (db *DB) open(ctx context.Context, o client.OpenOptions) (client.Branch, er
 	if err != nil {
 		return nil, fmt.Errorf("pgxtx: %s: get a connection: %w", db.resource, err)
 	}
-	ready, err := statementsReady(ctx, conn.Conn())
+	m, err := mannerOf(ctx, conn.Conn())
 	if err != nil {
 		conn.Release()
 		return nil, fmt.Errorf("pgxtx: %s: begin a branch: prepare its statements: %w",
 			db.resource, err)
 	}
-	return &branch{db: db, conn: conn, ready: ready, begin: pgbranch.BeginOptions{
+	return &branch{db: db, conn: conn, manner: m, begin: pgbranch.BeginOptions{
 		Isolation: pgbranch.Isolation(o.Level), ReadOnly: o.ReadOnly,
 		IdleTimeout: o.IdleTimeout, ID: o.ID,
 	}}, nil
 }
 
-// statementsReady prepares what a branch is prepared with, once for each connection. Where the pool
-// was told not to keep statements, there may be a pooler between that cannot.
-func statementsReady(ctx context.Context, conn *pgx.Conn) (bool, error) {
-	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
-		return false, nil
+// manner is how a connection is to be used.
+type manner struct {
+	// ready: the statements of pgbranch are prepared on it.
+	ready bool
+	// alone: a first statement goes by itself. The application traces its queries one by one, or
+	// wants the simple protocol, where a text may be several statements.
+	alone bool
+}
+
+// mannerKey is where a connection keeps its manner.
+const mannerKey = "github.com/gavel-tx/gavel/client/pgxtx.manner"
+
+// mannerOf looks at a connection, and prepares what a branch is prepared with, once for each. Where
+// the pool was told not to keep statements, there may be a pooler between that cannot.
+func mannerOf(ctx context.Context, conn *pgx.Conn) (manner, error) {
+	m, known := conn.PgConn().CustomData()[mannerKey].(manner)
+	if !known {
+		config := conn.Config()
+		m.ready = config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement
+		m.alone = config.Tracer != nil ||
+			config.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol
+		conn.PgConn().CustomData()[mannerKey] = m
+	}
+	if !m.ready {
+		return m, nil
 	}
 	for name, sql := range pgbranch.Statements() {
 		// pgx sends nothing for one that it has prepared already.
 		if _, err := conn.Prepare(ctx, name, sql); err != nil {
-			return false, err
+			return m, err
 		}
 	}
-	return true, nil
+	return m, nil
 }

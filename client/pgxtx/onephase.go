@@ -37,7 +37,10 @@ func (b *branch) commit(ctx context.Context) client.Ending {
 	var mark pgbranch.Mark
 	if b.wrote() {
 		var err error
-		if mark, err = pgbranch.MarkTransaction(ctx, b.pg(), b.ready); err != nil {
+		if mark, err = pgbranch.MarkTransaction(ctx, b.pg(), b.manner.ready); err != nil {
+			if pgbranch.SQLState(err) == unknownStatement {
+				b.forgetConnection(ctx)
+			}
 			b.rollBack(ctx)
 			return rolledBack(err, "the session failed before COMMIT was sent") // (not sent)
 		}

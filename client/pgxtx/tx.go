@@ -88,7 +88,7 @@ func (t *tx) Exec(
 		return tag, err
 	}
 	t.b.use(func() {
-		if t.pgx() == nil && len(args) > 0 && t.b.mayStart(args) {
+		if t.pgx() == nil && len(args) > 0 && t.b.mayStart(sql, args) {
 			tag, err = t.b.startExec(ctx, sql, args)
 		} else if err = t.b.start(ctx); err == nil {
 			tag, err = t.pgx().Exec(ctx, sql, args...)
@@ -107,7 +107,7 @@ func (t *tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, erro
 	var tail func()
 	var err error
 	t.b.use(func() {
-		if t.pgx() == nil && t.b.mayStart(args) {
+		if t.pgx() == nil && t.b.mayStart(sql, args) {
 			inner, tail, err = t.b.startQuery(ctx, sql, args)
 		} else if err = t.b.start(ctx); err == nil {
 			inner, err = t.pgx().Query(ctx, sql, args...)
@@ -149,7 +149,7 @@ func (t *tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	var inner pgx.BatchResults
 	var err error
 	t.b.use(func() {
-		if t.pgx() == nil && t.b.mayStart(nil) && !beginsTx(b) {
+		if t.pgx() == nil && t.b.mayStartBatch(b) {
 			inner, err = t.b.startWith(ctx, b.QueuedQueries)
 		} else if err = t.b.start(ctx); err == nil {
 			inner = t.pgx().SendBatch(ctx, b)

@@ -27,8 +27,9 @@ func (m *Machine) begin(e Begin) {
 		m.reply(Reply{Req: e.Req, Err: err})
 		return
 	}
-	if m.next >= m.state.High && !mutant.On(mutant.IDAboveHighWater) {
-		// The next sequence is not durably reserved yet: a restart could hand it out again.
+	if (m.next >= m.state.High || len(m.holes) > 0) && !mutant.On(mutant.IDAboveHighWater) {
+		// The next sequence is not durably reserved yet: a restart could hand it out again. Or a
+		// hole before it is not: until then nothing behind its beginning is told from what is lost.
 		m.reserve()
 		m.parked = append(m.parked, e)
 		return

@@ -3,6 +3,7 @@ package pgbranch
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -46,10 +47,8 @@ type Step struct {
 func BeginSteps(o BeginOptions) []Step {
 	steps := []Step{{SQL: beginText(o)}}
 	if o.IdleTimeout > 0 {
-		// A fraction of a millisecond must not become 0, which means "never".
-		ms := max(o.IdleTimeout.Milliseconds(), 1)
-		steps = append(steps, Step{SQL: "SET LOCAL idle_in_transaction_session_timeout = " +
-			strconv.FormatInt(ms, 10)})
+		steps = append(steps, Step{Args: []any{o.idle()},
+			SQL: "SELECT set_config('idle_in_transaction_session_timeout', $1, true)"})
 	}
 	if !o.ID.IsZero() {
 		steps = append(steps, Step{SQL: "SELECT pg_advisory_xact_lock_shared($1, $2)",
@@ -61,14 +60,20 @@ func BeginSteps(o BeginOptions) []Step {
 // BeginSQL is the text of the message that begins a branch: one simple Query message, one round
 // trip.
 func BeginSQL(o BeginOptions) string {
-	var texts []string
-	for _, s := range BeginSteps(o) {
-		if len(s.Args) > 0 {
-			s.SQL = TagSQL(o.ID)
-		}
-		texts = append(texts, s.SQL)
+	sql := beginText(o)
+	if o.IdleTimeout > 0 {
+		sql += "; SET LOCAL idle_in_transaction_session_timeout = " + o.idle()
 	}
-	return strings.Join(texts, "; ")
+	if !o.ID.IsZero() {
+		sql += "; " + TagSQL(o.ID)
+	}
+	return sql
+}
+
+// idle is the timeout in milliseconds. A fraction of one must not become 0, which means "never",
+// and PostgreSQL knows no more than 24 days.
+func (o BeginOptions) idle() string {
+	return strconv.FormatInt(min(max(o.IdleTimeout.Milliseconds(), 1), math.MaxInt32), 10)
 }
 
 func beginText(o BeginOptions) string {
