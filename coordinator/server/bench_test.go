@@ -56,7 +56,9 @@ func (i idle) Describe(context.Context) (participant.Description, error) {
 }
 
 // overLoopback serves a coordinator over TCP, as a process would, and connects to it.
-func overLoopback(b *testing.B, c *coordinator.Coordinator) *clientremote.Client {
+func overLoopback(
+	b *testing.B, c *coordinator.Coordinator, opts ...clientremote.Option,
+) *clientremote.Client {
 	b.Helper()
 	g := grpc.NewServer(
 		transport.ServerOptions(transport.Limits{}, insecure.NewCredentials(), nil)...)
@@ -67,7 +69,7 @@ func overLoopback(b *testing.B, c *coordinator.Coordinator) *clientremote.Client
 	}
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(lis) }()
-	client, err := clientremote.Dial(lis.Addr().String())
+	client, err := clientremote.Dial(lis.Addr().String(), opts...)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -91,8 +93,8 @@ type decider interface {
 }
 
 // BenchmarkRPC is Begin and Commit of a transaction whose branches have only read: nothing is
-// written and no resource is asked, so that what the calls cost is what gRPC costs. The lines
-// without it are the same calls in the process.
+// written and no resource is asked, so that what the calls cost is what gRPC costs: in one stream,
+// or each by itself. The lines without it are the same calls in the process.
 func BenchmarkRPC(b *testing.B) {
 	dir := filepath.Join(b.TempDir(), "log")
 	if _, err := coordinator.Init(vfs.OS(), dir); err != nil {
@@ -114,7 +116,10 @@ func BenchmarkRPC(b *testing.B) {
 	ways := []struct {
 		name string
 		to   decider
-	}{{"in-process", c}, {"loopback", overLoopback(b, c)}}
+	}{
+		{"in-process", c}, {"session", overLoopback(b, c)},
+		{"single", overLoopback(b, c, clientremote.WithSingleCalls())},
+	}
 	for _, way := range ways {
 		for _, clients := range []int{1, 64} {
 			b.Run(fmt.Sprintf("%s/clients=%d", way.name, clients), func(b *testing.B) {
