@@ -47,7 +47,8 @@ type TransactionServiceClient interface {
 	// resource that is enlisted already keeps its branch.
 	EnlistBranch(ctx context.Context, in *EnlistBranchRequest, opts ...grpc.CallOption) (*EnlistBranchResponse, error)
 	// CommitTransaction asks for the decision and closes the set of branches. OK means COMMITTED,
-	// durably, and nothing else does. Status ABORTED means that nothing of the transaction remains;
+	// durably, and nothing else does; but OK to an intent means that it was heard, and decides
+	// nothing. Status ABORTED means that nothing of the transaction remains;
 	// the reason is the cause. Every other failure, a timeout or a lost connection leaves the
 	// outcome unknown: repeat the call, or ask GetTransaction. A repeated call gives the same
 	// decision.
@@ -172,7 +173,8 @@ type TransactionServiceServer interface {
 	// resource that is enlisted already keeps its branch.
 	EnlistBranch(context.Context, *EnlistBranchRequest) (*EnlistBranchResponse, error)
 	// CommitTransaction asks for the decision and closes the set of branches. OK means COMMITTED,
-	// durably, and nothing else does. Status ABORTED means that nothing of the transaction remains;
+	// durably, and nothing else does; but OK to an intent means that it was heard, and decides
+	// nothing. Status ABORTED means that nothing of the transaction remains;
 	// the reason is the cause. Every other failure, a timeout or a lost connection leaves the
 	// outcome unknown: repeat the call, or ask GetTransaction. A repeated call gives the same
 	// decision.
