@@ -314,8 +314,7 @@ func (b *branch) explain(err error) client.Ending {
 	b.mu.Lock()
 	last := b.mu.last
 	b.mu.Unlock()
-	told := errors.Is(err, errSwallowed) || errors.Is(err, errSession)
-	if last != nil && told {
+	if last != nil && (errors.Is(err, errSwallowed) || errors.Is(err, errSession)) {
 		e.Err, e.SQLState = errors.Join(err, last), last.Code
 		e.Reason += ": " + last.Message
 	}
