@@ -283,7 +283,8 @@ func (h *history) answer(d *datadriven.TestData) Finished {
 		Branch: txn.BranchNo(h.num(d, "branch", 1)),
 		Reason: h.arg(d, "reason"),
 	}
-	f.Evidence = txn.Evidence{Position: h.position(d), XID: h.num(d, "xid", 0)}
+	f.Evidence = txn.Evidence{Position: h.position(d), XID: h.num(d, "xid", 0),
+		Identity: h.identity(d, string(rune('a'+f.Branch-1)))}
 	switch h.arg(d, "act") {
 	case "commit":
 		f.Act = ActCommit

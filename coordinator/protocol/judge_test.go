@@ -103,3 +103,38 @@ func TestJudgeNeverGuesses(t *testing.T) {
 		}
 	}
 }
+
+// TestNeverPrepared: only who is the same, on the same timeline, and knows of no PREPARE, proves
+// it.
+func TestNeverPrepared(t *testing.T) {
+	here := txn.Evidence{Identity: txn.Identity{System: 1, Database: 7},
+		Position: txn.Position{Timeline: 3, LSN: 9}}
+	later, elsewhere, prepared := here, here, here
+	later.Timeline++
+	elsewhere.System++
+	prepared.XID = 5
+	for _, c := range []struct {
+		name     string
+		standing txn.Standing
+		shown    txn.Evidence
+		want     bool
+	}{
+		{"not listed", txn.StandingGone, here, true},
+		{"refused before it was prepared", txn.StandingRolledBack, here, true},
+		{"prepared and rolled back", txn.StandingRolledBack, prepared, false},
+		{"after a failover", txn.StandingGone, later, false},
+		{"at another server", txn.StandingGone, elsewhere, false},
+		{"without evidence", txn.StandingGone, txn.Evidence{}, false},
+		{"prepared", txn.StandingPrepared, here, false},
+		{"committed", txn.StandingCommitted, here, false},
+		{"not known", txn.StandingUnknown, here, false},
+	} {
+		if got := NeverPrepared(here, c.standing, c.shown); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+	untimed := txn.Evidence{Identity: here.Identity}
+	if NeverPrepared(untimed, txn.StandingGone, txn.Evidence{}) {
+		t.Error("an answer without evidence, where there are no timelines")
+	}
+}

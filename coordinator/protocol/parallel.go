@@ -208,12 +208,12 @@ func (m *Machine) intentFinished(t *transaction, b *branch, e Finished) {
 // NeverPrepared says whether an inquiry proves that a branch was never prepared. Intended is what
 // the intent says of it, and shown the evidence of the answer. It holds for a branch of which
 // nothing was committed yet, as long as its history has not moved to another server, which may have
-// lost a prepared branch.
+// lost a prepared branch. An answer that does not say whose it is proves nothing.
 func NeverPrepared(intended txn.Evidence, s txn.Standing, shown txn.Evidence) bool {
 	if s == txn.StandingGone && mutant.On(mutant.GoneIsNeverPrepared) {
 		return true
 	}
-	return shown.Timeline == intended.Timeline &&
+	return shown.Identity == intended.Identity && shown.Timeline == intended.Timeline &&
 		(s == txn.StandingGone || s == txn.StandingRolledBack && shown.XID == 0)
 }
 
