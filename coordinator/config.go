@@ -160,7 +160,7 @@ func def[T ~int | ~int64](field *T, value T) {
 	}
 }
 
-// core is what the core needs of c. Its retries are spread by a random number of its own.
+// core is what the core needs of c. Its leap and its retries are random.
 func (c Config) core() core.Config {
 	cfg := core.Config{
 		Machine: protocol.Config{
@@ -169,6 +169,7 @@ func (c Config) core() core.Config {
 			Grace:          protocol.Instant(c.Grace),
 			Retention:      protocol.Instant(c.Retention),
 			Classic:        c.Classic,
+			Leap:           protocol.MinLeap + rand.N(protocol.MinLeap),
 			MaxActive:      c.MaxActive,
 			MaxPending:     c.MaxPending,
 		},

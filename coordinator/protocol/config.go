@@ -26,6 +26,11 @@ type Config struct {
 	MaxKeys int
 	// Block is the smallest number of sequences reserved at once. Defaults to 1,024.
 	Block txn.Seq
+	// Leap is how many sequences this epoch leaves out before its first. Whoever runs the machine
+	// chooses it at random from [MinLeap, 2*MinLeap): a log that was set back does not know what
+	// its lost epochs have handed out, and this way does not come to hand out the same. Zero means
+	// none.
+	Leap txn.Seq
 	// Grace is how far apart two sightings of a prepared branch must be before a sweep acts on it:
 	// politeness towards branches on their way, never safety. Defaults to 2 s.
 	Grace Instant
@@ -34,6 +39,14 @@ type Config struct {
 	// Retention is how long an outcome stays answerable at least. Defaults to 24 h.
 	Retention Instant
 }
+
+// MinLeap is the least Leap of an epoch: more sequences than an epoch hands out in months, and so
+// few that there is room for millions of epochs.
+const MinLeap txn.Seq = 1 << 36
+
+// maxHoles bounds the holes of a log. Beyond it epochs begin without a leap, until the oldest holes
+// have been forgotten: that many restarts within one retention.
+const maxHoles = 1024
 
 // WithDefaults has every zero field replaced by its default.
 func (c Config) WithDefaults() Config {

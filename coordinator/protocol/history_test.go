@@ -97,6 +97,7 @@ func (h *history) start(d *datadriven.TestData) string {
 	d.MaybeScanArgs(h.t, "active", &h.cfg.MaxActive)
 	d.MaybeScanArgs(h.t, "waiters", &h.cfg.MaxWaiters)
 	d.MaybeScanArgs(h.t, "keys", &h.cfg.MaxKeys)
+	h.cfg.Leap = txn.Seq(h.num(d, "leap", 0))
 	if d.HasArg("retention") {
 		dur, err := time.ParseDuration(h.arg(d, "retention"))
 		if err != nil {
@@ -104,6 +105,7 @@ func (h *history) start(d *datadriven.TestData) string {
 		}
 		h.cfg.Retention = Instant(dur)
 	}
+	h.durable, h.pending = nil, nil
 	h.m = New(NewState(testLog), h.cfg, 0)
 	for _, name := range []string{"a", "b"} {
 		h.m.Step(Register{Name: name, Kind: "test", Identity: h.identity(d, name),

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // Machine is one epoch of a coordinator: the durable state, and the transactions that run. It is
@@ -110,8 +111,21 @@ func New(state *State, cfg Config, now Instant) *Machine {
 	for _, d := range state.OpenDecisions() {
 		m.resume(d)
 	}
+	m.leap()
 	m.reserve()
 	return m
+}
+
+// leap leaves out the sequences that lost epochs of this log may have handed out, if it was set
+// back to an earlier moment: they lie behind the last one that it knows of, and so does whatever
+// this epoch hands out. The log of a first epoch has nothing to have lost.
+func (m *Machine) leap() {
+	if m.cfg.Leap == 0 || m.next == 1 || len(m.state.holes) >= maxHoles ||
+		mutant.On(mutant.NoLeap) {
+		return
+	}
+	m.hole(m.next + m.cfg.Leap)
+	m.first = m.next
 }
 
 func (m *Machine) addResource(r ResourceRecord) *resource {

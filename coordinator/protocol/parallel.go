@@ -37,9 +37,10 @@ import (
 
 // intend hands an intent to the log if the parallel plan fits: at least two branches may have work,
 // and one of them has not been prepared, so that there is something to run beside. A resource that
-// does not answer would hold the transaction in doubt where the classic plan forgets it.
+// does not answer would hold the transaction in doubt where the classic plan forgets it. And what
+// room is left on a full disk is for decisions: the classic plan writes one record less.
 func (m *Machine) intend(t *transaction) {
-	if m.cfg.Classic || t.state != txn.StatePreparing || t.plan != txn.PlanUnset {
+	if m.cfg.Classic || !m.room || t.state != txn.StatePreparing || t.plan != txn.PlanUnset {
 		return
 	}
 	r := IntentRecord{ID: t.id, Label: t.label, Key: t.key}

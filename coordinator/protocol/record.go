@@ -100,9 +100,10 @@ type AdoptedRecord struct {
 	LSN   uint64
 }
 
-// HoleRecord says that sequences from From up to, not including, To were handed out by an epoch
-// that this log has lost: it was set back to an earlier moment. Nothing is known about them, for
-// ever.
+// HoleRecord says that no epoch in this log has handed out, or ever will, the sequences from From
+// up to, not including, To: an epoch has leapt over them when it began, or some were found at a
+// resource. Epochs may have that this log has lost, if it was set back to an earlier moment.
+// Nothing is known about them, for ever.
 type HoleRecord struct{ From, To txn.Seq }
 
 // MarkRecord says how far sequences had come when the log had been run for Uptime, over all its

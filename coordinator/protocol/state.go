@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sort"
 
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -28,7 +29,7 @@ type State struct {
 	committed bitmap                 // of [Low, High), this log's own
 	keys      map[[16]byte]KeyRecord // retained keys of committed transactions
 	keyOrder  []KeyRecord            // the same, oldest first
-	holes     []HoleRecord           // ranges that a lost epoch handed out
+	holes     []HoleRecord           // ranges that no epoch of this log handed out, ascending
 	adopted   []AdoptedRecord        // logs whose decisions came along
 	marks     []MarkRecord           // how old sequences are, oldest first
 }
@@ -145,18 +146,26 @@ func (s *State) applyMark(r MarkRecord) error {
 }
 
 func (s *State) applyHole(r HoleRecord) error {
-	if r.From >= r.To || r.To <= s.Low || r.To > txn.MaxSeq {
+	n := len(s.holes)
+	if r.From >= r.To || r.To <= s.Low || r.To > txn.MaxSeq || n > 0 && r.From < s.holes[n-1].To {
 		return fmt.Errorf("%w: hole [%d, %d) in [%d, %d)", ErrContradiction, r.From, r.To,
 			s.Low, s.High)
 	}
-	s.holes = append(s.holes, r)
 	s.High = max(s.High, r.To)
+	if n > 0 && r.From == s.holes[n-1].To {
+		// Nothing was handed out between the two: an epoch that ended before it began to work.
+		s.holes[n-1].To = r.To
+		return nil
+	}
+	s.holes = append(s.holes, r)
 	return nil
 }
 
-// Lost says whether a sequence lies in a range that this log knows to have forgotten.
+// Lost says whether a sequence lies in a range that this log has not handed out, or knows to have
+// forgotten.
 func (s *State) Lost(q txn.Seq) bool {
-	return slices.ContainsFunc(s.holes, func(h HoleRecord) bool { return h.From <= q && q < h.To })
+	i := sort.Search(len(s.holes), func(i int) bool { return q < s.holes[i].To })
+	return i < len(s.holes) && s.holes[i].From <= q
 }
 
 func (s *State) applyResource(r ResourceRecord) error {

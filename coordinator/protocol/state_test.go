@@ -161,7 +161,9 @@ func TestBitmap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b, model := bitmap{first: 1}, map[txn.Seq]bool{}
 		for range rapid.IntRange(0, 100).Draw(t, "steps") {
-			q := b.first + txn.Seq(rapid.IntRange(0, 300).Draw(t, "q"))
+			// An epoch later things are far away, and now and then in a run of their own.
+			q := b.first + txn.Seq(rapid.IntRange(0, 300).Draw(t, "q")) +
+				txn.Seq(rapid.IntRange(0, 3).Draw(t, "epoch"))*(maxGap*64-150)
 			if rapid.IntRange(0, 9).Draw(t, "drop") == 0 {
 				b.dropBelow(q)
 				for k := range model {
@@ -174,9 +176,22 @@ func TestBitmap(t *testing.T) {
 			b.set(q)
 			model[q] = true
 		}
-		for q := txn.Seq(1); q < b.first+700; q++ {
-			if b.has(q) != model[q] {
-				t.Fatalf("%d: %v, want %v", q, b.has(q), model[q])
+		again := bitmap{first: b.first}
+		b.records(func(r Record) bool {
+			o := r.(OutcomesRecord)
+			for i := range txn.Seq(len(o.Bits)) * 8 {
+				if o.Bits[i/8]>>(i%8)&1 == 1 {
+					again.set(o.First + i)
+				}
+			}
+			return true
+		})
+		for q := range model {
+			for _, near := range []txn.Seq{q - min(q, 64), q - 1, q, q + 1, q + 64, q + 128} {
+				if b.has(near) != model[near] || again.has(near) != model[near] {
+					t.Fatalf("%d: %v, and %v as records, want %v",
+						near, b.has(near), again.has(near), model[near])
+				}
 			}
 		}
 	})
@@ -203,6 +218,34 @@ func TestHoleAcrossTheLowWaterMark(t *testing.T) {
 		if s.Lost(19) || s.Lost(20) {
 			t.Errorf("%s: the hole outlives the range", name)
 		}
+	}
+}
+
+// TestHolesMeet: epochs that end before they begin to work leave one hole, holes come in order, and
+// their number is bounded.
+func TestHolesMeet(t *testing.T) {
+	s := NewState(testLog)
+	mustApply(t, s, RangeRecord{Low: 1, High: 5}, HoleRecord{From: 5, To: 20},
+		HoleRecord{From: 20, To: 30}, RangeRecord{Low: 1, High: 40}, HoleRecord{From: 40, To: 50})
+	if len(s.holes) != 2 {
+		t.Errorf("holes %v, want [5, 30) and [40, 50)", s.holes)
+	}
+	for q, lost := range map[txn.Seq]bool{
+		4: false, 5: true, 29: true, 30: false, 39: false, 40: true, 49: true, 50: false,
+	} {
+		if s.Lost(q) != lost {
+			t.Errorf("%d: lost is %v", q, s.Lost(q))
+		}
+	}
+	if err := s.Apply(HoleRecord{From: 45, To: 60}); !errors.Is(err, ErrContradiction) {
+		t.Errorf("a hole within a hole: %v", err)
+	}
+	for len(s.holes) < maxHoles {
+		mustApply(t, s, HoleRecord{From: s.High + 1, To: s.High + 3})
+	}
+	high := s.High
+	if m := New(s, Config{Leap: 100}, 0); m.next != high {
+		t.Errorf("with %d holes an epoch begins with %d, want %d", maxHoles, m.next, high)
 	}
 }
 

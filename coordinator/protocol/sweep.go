@@ -105,7 +105,7 @@ func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]suspe
 
 // holeReach bounds how far ahead a name may lie and still be taken for one of a lost epoch. What
 // lies beyond can only be forged: the sequences would last for decades.
-const holeReach = 1 << 32
+const holeReach = 1 << 40
 
 // regressed notes, durably, that this log has handed out seq and has forgotten it: somebody set it
 // back. No record means nothing up to there, now and after every restart, and none of these
@@ -114,7 +114,12 @@ func (m *Machine) regressed(seq txn.Seq) {
 	if seq < m.next || seq-m.next >= holeReach {
 		return
 	}
-	h := HoleRecord{From: m.next, To: seq + m.cfg.Block}
+	m.hole(seq + m.cfg.Block)
+}
+
+// hole leaves out the sequences up to to.
+func (m *Machine) hole(to txn.Seq) {
+	h := HoleRecord{From: m.next, To: to}
 	m.next = h.To
 	m.holes = append(m.holes, h)
 	m.append(h, true)

@@ -150,6 +150,7 @@ func surroundings() []Kill {
 		{"S5", "PAGE_CACHE_TRUST", logTests,
 			"TestPageCacheLies", "a later frame says that this place was durable"},
 		{"S13", "EMPTY_LOG_IS_FRESH", coord, "TestLostLog", "an empty directory opens"},
+		{"S13", "NO_LEAP", coord, "TestOlderLog", "lost to the older log"},
 		{"S19", "UNKNOWN_RECORD_SKIPPED", coord, "TestRecordOfANewerVersion", "version safety"},
 		{"S3", "VOTE_BEFORE_DURABLE",
 			adapter, "TestConformance/prepared work survives a crash", "want COMMITTED"},

@@ -40,6 +40,8 @@ const (
 	OldLogInBlock
 	// HoleUnnoticed presumes abort for names of a lost epoch until their loss is on the disk.
 	HoleUnnoticed
+	// NoLeap begins an epoch with the sequence behind the last one that the log knows of.
+	NoLeap
 	// ForeignIsOurs presumes abort for names of another log.
 	ForeignIsOurs
 	// IDAboveHighWater hands out sequences before they are durably reserved.
