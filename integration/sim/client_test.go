@@ -108,6 +108,8 @@ func (c *client) start() {
 // begin asks for a transaction, perhaps with some of its resources now and the others later.
 func (k *work) begin() {
 	w := k.c.w
+	// Its client may go away, and then it lives until its deadline.
+	w.trouble(w.now + instant(w.opt.machine.DefaultTimeout))
 	first := 1 + w.rng.IntN(len(k.names))
 	if w.opt.calm {
 		// Some resource may not be registered yet, and enlisting it later would fail.

@@ -104,6 +104,9 @@ func draw(seed uint64, full bool, f flaw) options {
 		return o
 	}
 	s.faults(&o)
+	if s.some(500) {
+		o.machine.Leap = txn.Seq(s.between(1, 1<<20))
+	}
 	return o
 }
 
@@ -118,9 +121,6 @@ func (s swarm) coordinator(o *options) {
 		Block: txn.Seq(s.between(1, 64)), Grace: protocol.Instant(s.between(1, 20)) * 1e8,
 	}
 	o.machine.Classic = s.some(50)
-	if s.some(500) {
-		o.machine.Leap = txn.Seq(s.between(1, 1<<20))
-	}
 	o.sweepEvery = instant(s.between(2, 10)) * 100 * millisecond
 	if !o.full {
 		// Most listings show nothing, and there are many more worlds.

@@ -38,14 +38,16 @@ type world struct {
 	// healed: the second phase has begun. encore: the power was cut once more when all was at rest.
 	// over: it has ended.
 	healed, encore, over bool
-	// rest is how long the second phase took.
-	rest   instant
-	broken *explore.Broken
+	// calm is when the last trouble was over: a fault, or a transaction that its client may have
+	// abandoned and that lives until its deadline. rest is how long it took from then.
+	calm, rest instant
+	broken     *explore.Broken
 }
 
-// settling bounds the second phase, in virtual time, and maxHappenings a world as a whole.
+// settling bounds the time from the last trouble until nothing is in doubt any more, in virtual
+// time, and maxHappenings a world as a whole.
 const (
-	settling      = 30 * second
+	settling      = 10 * second
 	maxHappenings = 200_000
 )
 
@@ -110,6 +112,9 @@ func (w *world) boot() {
 		return
 	}
 	w.life = l
+	if w.encore {
+		w.trouble(w.now)
+	}
 	w.say("epoch %d begins", "", uint64(l.epoch))
 	l.wake()
 }
@@ -299,6 +304,10 @@ func (w *world) jump() {
 func (w *world) heal() {
 	w.say("faults end here", "")
 	w.healed = true
+	w.trouble(w.now)
+	if w.life != nil {
+		w.trouble(w.life.held)
+	}
 	w.net.cut = [maxLinks][2]bool{}
 	for _, d := range w.dbs {
 		d.back()
@@ -312,6 +321,9 @@ func (w *world) heal() {
 	w.after(betweenLooks, w.look)
 }
 
+// trouble says that something may go wrong until at.
+func (w *world) trouble(at instant) { w.calm = max(w.calm, at) }
+
 // betweenLooks shares no rhythm with the sweeps: a look that always comes a moment after a listing
 // was sent finds a message under way for ever.
 const betweenLooks = 97 * millisecond
@@ -322,14 +334,15 @@ func (w *world) look() {
 	switch {
 	case why == "" && !w.encore && !w.opt.calm:
 		// What was told must be in the log, and not only in the memory of the one who told it.
-		w.encore = true
+		w.encore, w.rest = true, w.now-w.calm
 		w.cutPower()
+		w.trouble(w.now)
 		w.after(betweenLooks, w.look)
 	case why == "":
 		w.over = true
-		w.rest = w.now - w.opt.horizon
+		w.rest = max(w.rest, w.now-w.calm)
 		w.finish()
-	case w.now > w.opt.horizon+settling:
+	case w.now > w.calm+settling:
 		w.fail(liveness, "%s", why)
 	default:
 		w.after(betweenLooks, w.look)
