@@ -5,8 +5,7 @@
 // # Names
 //
 // A log (the coordinator's memory) has a random 60-bit [LogID], made once. Each transaction of that
-// log has a dense 62-bit sequence number, [Seq]. Both together are the transaction's [ID], a
-// UUIDv8:
+// log has a 62-bit sequence number, [Seq]. Both together are the transaction's [ID], a UUIDv8:
 //
 //	 48 bits           4   12 bits        2   62 bits
 //	┌─────────────────┬───┬──────────────┬───┬──────────────────────────────────┐

@@ -13,7 +13,8 @@ import (
 // initialised. The zero LogID means "none".
 type LogID uint64
 
-// Seq numbers the transactions of one log, densely from 1, in 62 bits. The zero Seq means "none".
+// Seq numbers the transactions of one log, in 62 bits: densely within an epoch, which begins far
+// behind the one before it. The zero Seq means "none".
 type Seq uint64
 
 // Epoch is one life of a coordinator on its log: it rises by one, durably, at every open.

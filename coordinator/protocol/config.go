@@ -44,9 +44,12 @@ type Config struct {
 // few that there is room for millions of epochs.
 const MinLeap txn.Seq = 1 << 36
 
-// maxHoles bounds the holes of a log. Beyond it epochs begin without a leap, until the oldest holes
-// have been forgotten: that many restarts within one retention.
-const maxHoles = 1024
+// maxHoles bounds the holes of a log, which are some bytes each. Beyond it epochs begin without a
+// leap, and say so, until the oldest holes have been forgotten with the outcomes before them.
+const maxHoles = 1 << 16
+
+// lastHole bounds where holes end: they must never use up the sequences.
+const lastHole = txn.MaxSeq / 2
 
 // WithDefaults has every zero field replaced by its default.
 func (c Config) WithDefaults() Config {

@@ -118,13 +118,16 @@ func New(state *State, cfg Config, now Instant) *Machine {
 
 // leap leaves out the sequences that lost epochs of this log may have handed out, if it was set
 // back to an earlier moment: they lie behind the last one that it knows of, and so does whatever
-// this epoch hands out. The log of a first epoch has nothing to have lost.
+// this epoch hands out. A log that knows of nothing may have lost everything.
 func (m *Machine) leap() {
-	if m.cfg.Leap == 0 || m.next == 1 || len(m.state.holes) >= maxHoles ||
-		mutant.On(mutant.NoLeap) {
+	if m.cfg.Leap == 0 || mutant.On(mutant.NoLeap) {
 		return
 	}
-	m.hole(m.next + m.cfg.Leap)
+	if len(m.state.holes) >= maxHoles || !m.hole(m.next+m.cfg.Leap) {
+		m.note(Note{Kind: NoteAlarm, Reason: "this log was opened so often that it can leave " +
+			"no sequences out any more: if it is ever set back to an earlier moment, " +
+			"adopt it before it is opened"})
+	}
 	m.first = m.next
 }
 

@@ -93,7 +93,7 @@ func randomState(t *rapid.T) *State {
 	var open []txn.ID
 	next := txn.Seq(1)
 	for range rapid.IntRange(0, 60).Draw(t, "steps") {
-		switch rapid.IntRange(0, 5).Draw(t, "step") {
+		switch rapid.IntRange(0, 6).Draw(t, "step") {
 		case 0, 1:
 			next += txn.Seq(rapid.IntRange(1, 14).Draw(t, "skip"))
 			c := commitOf(next)
@@ -132,6 +132,10 @@ func randomState(t *rapid.T) *State {
 					},
 				)
 			}
+		case 6:
+			next = s.High + txn.Seq(rapid.IntRange(1, 200).Draw(t, "leap"))
+			mustApply(t, s, HoleRecord{From: s.High, To: next},
+				RangeRecord{Low: s.Low, High: next + 900})
 		}
 	}
 	return s
@@ -197,6 +201,46 @@ func TestBitmap(t *testing.T) {
 	})
 }
 
+// TestBitmapOfEpochs: what lies between two epochs costs no memory, and does not survive in it.
+func TestBitmapOfEpochs(t *testing.T) {
+	b := bitmap{first: 1}
+	for epoch := range txn.Seq(3) {
+		b.set(1 + epoch*MinLeap)
+		b.set(1000 + epoch*MinLeap)
+	}
+	words := 0
+	for _, r := range b.runs {
+		words += len(r.words)
+	}
+	if len(b.runs) != 3 || words > 3*16 {
+		t.Errorf("%d runs of %d words for three epochs", len(b.runs), words)
+	}
+	b.set(MinLeap - 5000*64)
+	if b.dropBelow(500 + MinLeap); b.has(1000) || b.has(MinLeap-5000*64) || b.has(1+MinLeap) ||
+		!b.has(1000+MinLeap) || !b.has(1+2*MinLeap) || len(b.runs) != 2 {
+		t.Errorf("after a drop: %v", b.runs)
+	}
+}
+
+// TestSequencesAreNeverUsedUp: neither many epochs nor forged names make a record that cannot be
+// applied.
+func TestSequencesAreNeverUsedUp(t *testing.T) {
+	s := NewState(testLog)
+	mustApply(t, s, ResourceRecord{RM: 1, Name: "a"}, RangeRecord{Low: 1, High: lastHole - 10})
+	m := New(s, Config{Leap: MinLeap}, 0)
+	r := m.Ready()
+	if m.next != lastHole-10 || len(r.Notes) != 1 || r.Notes[0].Kind != NoteAlarm {
+		t.Errorf("the epoch begins at %d, %v", m.next, r.Notes)
+	}
+	m.Step(Swept{RM: 1, Names: []SweptName{
+		{Ours: true, Name: txn.Name{Log: testLog, Seq: lastHole + 1, Branch: 1}}}})
+	for _, a := range m.Ready().Appends {
+		if _, ok := a.Record.(HoleRecord); ok {
+			t.Errorf("record %+v", a.Record)
+		}
+	}
+}
+
 // TestHoleAcrossTheLowWaterMark: what is left of a hole stays one, in the state and in its
 // snapshot, and goes when the range has passed it.
 func TestHoleAcrossTheLowWaterMark(t *testing.T) {
@@ -243,9 +287,9 @@ func TestHolesMeet(t *testing.T) {
 	for len(s.holes) < maxHoles {
 		mustApply(t, s, HoleRecord{From: s.High + 1, To: s.High + 3})
 	}
-	high := s.High
-	if m := New(s, Config{Leap: 100}, 0); m.next != high {
-		t.Errorf("with %d holes an epoch begins with %d, want %d", maxHoles, m.next, high)
+	m := New(s, Config{Leap: 100}, 0)
+	if notes := m.Ready().Notes; m.next != s.High || len(notes) != 1 {
+		t.Errorf("with %d holes an epoch begins with %d and says %v", maxHoles, m.next, notes)
 	}
 }
 

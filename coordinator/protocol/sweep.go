@@ -40,6 +40,7 @@ func (m *Machine) swept(e Swept) {
 	m.recordPosition(r)
 	suspects := map[txn.Name]suspect{}
 	clean := m.next
+	m.regressed(e.Names)
 	for _, n := range e.Names {
 		if n.Name.Log == m.state.Log {
 			clean = min(clean, n.Name.Seq)
@@ -76,9 +77,6 @@ func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]suspe
 	if known = known && first.label == label; !known {
 		first = suspect{label, m.now}
 	}
-	if label == 'I' {
-		m.regressed(n.Name.Seq)
-	}
 	if verdict == VerdictLeave {
 		if label.Alarming() {
 			suspects[n.Name] = first
@@ -103,26 +101,38 @@ func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]suspe
 	m.sendSwept(r, n.Name, verdict)
 }
 
-// holeReach bounds how far ahead a name may lie and still be taken for one of a lost epoch. What
-// lies beyond can only be forged: the sequences would last for decades.
-const holeReach = 1 << 40
+// holeReach bounds how far ahead a name may lie and still be taken for one of a lost epoch: some
+// hundred epochs. What lies beyond is left alone like every name that was never handed out, but no
+// sequences are given up for it: it is forged, or of a log that was set back by months.
+const holeReach = 1 << 44
 
-// regressed notes, durably, that this log has handed out seq and has forgotten it: somebody set it
-// back. No record means nothing up to there, now and after every restart, and none of these
-// sequences is handed out again.
-func (m *Machine) regressed(seq txn.Seq) {
-	if seq < m.next || seq-m.next >= holeReach {
-		return
+// regressed notes, durably, that this log has handed out names of a listing and has forgotten it:
+// somebody set it back. No record means nothing up to the last of them, now and after every
+// restart, and none of these sequences is handed out again.
+func (m *Machine) regressed(names []SweptName) {
+	last := txn.Seq(0)
+	for _, n := range names {
+		seq := n.Name.Seq
+		if n.Ours && n.Name.Log == m.state.Log && n.Name.Decider == 0 && seq >= m.next &&
+			seq-m.next < holeReach {
+			last = max(last, seq)
+		}
 	}
-	m.hole(seq + m.cfg.Block)
+	if last != 0 {
+		m.hole(last + m.cfg.Block)
+	}
 }
 
-// hole leaves out the sequences up to to.
-func (m *Machine) hole(to txn.Seq) {
+// hole leaves out the sequences up to to. It is false if there are not enough left for that.
+func (m *Machine) hole(to txn.Seq) bool {
+	if to > lastHole {
+		return false
+	}
 	h := HoleRecord{From: m.next, To: to}
 	m.next = h.To
 	m.holes = append(m.holes, h)
 	m.append(h, true)
+	return true
 }
 
 // reach is the first sequence of which no record proves nothing: the next one to be handed out, or

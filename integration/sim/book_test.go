@@ -114,6 +114,10 @@ func (b *book) begun(l *life, r txn.BeginRequest, x *txn.Begun) {
 		e = &entry{id: x.ID, life: l, key: r.Key,
 			deadline: l.clock() + protocol.Instant(x.Timeout)}
 		b.all = append(b.all, e)
+		if !b.w.opt.calm {
+			// Its client may go away, and then it lives until its deadline.
+			b.w.trouble(b.w.now + instant(x.Timeout))
+		}
 		b.bySq[x.ID.Seq()] = e
 	}
 	for _, n := range x.Branches[len(e.branches):] {

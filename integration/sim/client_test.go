@@ -102,14 +102,14 @@ func (c *client) start() {
 	}
 	// Transactions are spread over the time in which things go wrong.
 	gap := c.w.opt.horizon / instant(c.w.opt.perClient)
-	c.w.after(instant(c.w.rng.Int64N(int64(gap))), func() { c.think(k.begin) })
+	pause := instant(c.w.rng.Int64N(int64(gap)))
+	c.w.trouble(c.w.now + pause + c.w.opt.think)
+	c.w.after(pause, func() { c.think(k.begin) })
 }
 
 // begin asks for a transaction, perhaps with some of its resources now and the others later.
 func (k *work) begin() {
 	w := k.c.w
-	// Its client may go away, and then it lives until its deadline.
-	w.trouble(w.now + instant(w.opt.machine.DefaultTimeout))
 	first := 1 + w.rng.IntN(len(k.names))
 	if w.opt.calm {
 		// Some resource may not be registered yet, and enlisting it later would fail.

@@ -334,7 +334,7 @@ func (w *world) look() {
 	switch {
 	case why == "" && !w.encore && !w.opt.calm:
 		// What was told must be in the log, and not only in the memory of the one who told it.
-		w.encore, w.rest = true, w.now-w.calm
+		w.encore, w.rest = true, max(0, w.now-w.calm)
 		w.cutPower()
 		w.trouble(w.now)
 		w.after(betweenLooks, w.look)
