@@ -17,9 +17,10 @@ type Branch interface {
 	// Review tells whether the branch can commit and whether it wrote. It ends nothing.
 	Review(ctx context.Context) Review
 	// Prepare prepares the branch under name. Its Ending is Prepared only on positive proof and
-	// with evidence, RolledBack if the branch has provably ended, else Unknown. What is prepared is
-	// durable, and is the coordinator's from now on. Never called before the coordinator has
-	// acknowledged name.
+	// with evidence, RolledBack if the branch has provably ended, else Unknown. After a Review that
+	// was Unsure it is RolledBack in place of Unknown, and also if the branch is prepared and must
+	// not commit, with the evidence of that. What is prepared is durable, and is the coordinator's
+	// from now on. Never called before the coordinator has acknowledged name.
 	Prepare(ctx context.Context, name txn.Name) Ending
 	// Finish ends a branch that is not prepared, by the database's plain COMMIT or ROLLBACK. A
 	// commit's Ending is Committed or RolledBack on proof, else Unknown; a lost reply is first
@@ -35,6 +36,9 @@ type Review struct {
 	Reason   string
 	SQLState string
 	Err      error
+	// Unsure says of a writer that Prepare may turn out to be a No although the branch is
+	// prepared. Nobody hears of the PREPAREs before their votes then.
+	Unsure bool
 }
 
 // Finding is what a Review found.
@@ -60,7 +64,7 @@ func (f Finding) String() string {
 type Ending struct {
 	// Standing is Prepared, Committed, RolledBack or Unknown.
 	Standing txn.Standing
-	// Evidence belongs to Prepared.
+	// Evidence belongs to Prepared, and to a RolledBack that is prepared.
 	Evidence txn.Evidence
 	// Reason, SQLState and Err explain RolledBack and Unknown, as in a Review.
 	Reason   string

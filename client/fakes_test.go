@@ -143,6 +143,12 @@ func writer(name string) *database {
 	}
 }
 
+func unsure(name string) *database {
+	db := writer(name)
+	db.review.Unsure = true
+	return db
+}
+
 func reader(name string) *database {
 	db := writer(name)
 	db.review.Finding = client.FoundReader

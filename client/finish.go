@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/gavel-tx/gavel/txn"
@@ -86,15 +87,16 @@ func (t *transaction) tell(ctx context.Context, vote txn.Vote, reason string) {
 
 // each calls f for every element at once, and waits.
 func each[T any](all []T, f func(T)) {
-	if len(all) == 1 {
-		f(all[0])
+	if len(all) == 0 {
 		return
 	}
 	var join sync.WaitGroup
-	for _, x := range all {
+	// Also if the first one panics.
+	defer join.Wait()
+	for _, x := range all[1:] {
 		join.Go(func() { f(x) })
 	}
-	join.Wait()
+	f(all[0])
 }
 
 // commit ends a transaction whose function has succeeded.
@@ -316,12 +318,15 @@ func (t *transaction) commitByVote(
 // announce tells the coordinator, beside the PREPAREs, that they are being sent, so that it can
 // write that down meanwhile: the parallel plan. Whether it is heard decides nothing, so that nobody
 // waits for it; what is returned ends the call if the coordinator has never answered. Where a
-// branch only reads the coordinator would have to write the decision down all the same.
+// branch only reads the coordinator would have to write the decision down all the same. A branch
+// that may be regretted after its PREPARE must not be found by a coordinator that knows the intent.
 func (t *transaction) announce(
 	ctx context.Context, id txn.ID, readers, writers []*part,
 ) (done func()) {
 	s := t.set
-	if s.ack != txn.AckDecided || s.plan != txn.PlanUnset || len(readers) > 0 || len(writers) < 2 {
+	unsure := slices.ContainsFunc(writers, func(p *part) bool { return p.review.Unsure })
+	if s.ack != txn.AckDecided || s.plan != txn.PlanUnset || len(readers) > 0 || unsure ||
+		len(writers) < 2 {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -336,9 +341,10 @@ func (t *transaction) announce(
 }
 
 // rollBackByVote sends votes with a No among them, which is a rollback. That branch was seen to end
-// and was never prepared, so that no coordinator can ever commit: the answer is certain even if the
-// call is not, and the prepared branches are rolled back by the coordinator, now or when the
-// deadline has passed.
+// and was never prepared, or nobody but this process could say Yes to it, and no intent was
+// announced; so that no coordinator can ever commit: the answer is certain even if the call is not,
+// and the prepared branches are rolled back by the coordinator, now or when the deadline has
+// passed.
 func (t *transaction) rollBackByVote(
 	ctx context.Context, r txn.CommitRequest, no *part,
 ) error {

@@ -48,6 +48,8 @@ func TestNoIntent(t *testing.T) {
 		"applied": {[]*database{writer("a"), writer("b")}, nil},
 		"classic": {[]*database{writer("a"), writer("b")},
 			[]client.Option{decided, client.Plan(txn.PlanClassic)}},
+		"one that may be regretted": {[]*database{writer("a"), unsure("b")},
+			[]client.Option{decided}},
 		"a reader": {[]*database{writer("a"), writer("b"), reader("c")}, []client.Option{decided}},
 		"one writer, pinned": {[]*database{writer("a")},
 			[]client.Option{decided, client.IdempotencyKey("k", nil)}},

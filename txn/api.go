@@ -72,8 +72,10 @@ type Enlisted struct {
 
 // BranchVote is one branch's vote with its evidence.
 type BranchVote struct {
-	Branch   BranchNo
-	Vote     Vote
+	Branch BranchNo
+	Vote   Vote
+	// Evidence proves a Yes. With a No it says that the branch is prepared all the same, and is to
+	// be rolled back.
 	Evidence Evidence
 	// Reason says why the vote is not Yes, for people. SQLState is the database's code, if it was
 	// one.

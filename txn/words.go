@@ -12,7 +12,8 @@ const (
 	VoteUnknown Vote = iota
 	// VoteYes: the branch is durably prepared; the resource manager itself said so.
 	VoteYes
-	// VoteNo: the branch has ended without effect, said by the process that ran it and saw it end.
+	// VoteNo: the branch has ended without effect, said by the process that ran it and saw it end;
+	// or nobody but that process could say Yes, and it never will.
 	VoteNo
 	// VoteReadOnly: the branch changed nothing and has ended; it needs no phase two.
 	VoteReadOnly

@@ -32,6 +32,11 @@ type branch struct {
 	// begin is how it begins.
 	begin  pgbranch.BeginOptions
 	manner manner
+	// queue waits for the next statement, or for the end. exactly: one of it must affect a certain
+	// number of rows. They belong to whoever is inside, or has closed the branch.
+	queue       []pgbranch.Work
+	queuedBytes int
+	exactly     bool
 
 	mu struct {
 		sync.Mutex
@@ -263,7 +268,7 @@ func (b *branch) Review(ctx context.Context) client.Review {
 		}
 	}
 	if b.wrote() {
-		return client.Review{Finding: client.FoundWriter}
+		return client.Review{Finding: client.FoundWriter, Unsure: b.exactly}
 	}
 	if b.pgxTx() == nil {
 		return client.Review{Finding: client.FoundReader}
@@ -331,7 +336,10 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 		return b.explain(err)
 	}
 	how := b.db.prepare
-	how.Ready = b.manner.ready
+	how.Ready, how.Work = b.manner.ready, b.queue
+	if b.pgxTx() == nil {
+		how.Begin = &b.begin
+	}
 	v := pgbranch.Prepare(ctx, b.pg(), name, how)
 	lost, ok := errors.AsType[*pgbranch.TransportError](v.Err)
 	if v.Vote == txn.VoteUnknown && ok && !lost.Sent {
@@ -357,12 +365,14 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 func (b *branch) Finish(ctx context.Context, commit bool) client.Ending {
 	err := b.close()
 	switch {
-	case err == nil && commit && b.pgxTx() == nil:
+	case err == nil && commit && b.pgxTx() == nil && len(b.queue) == 0:
 		// Nothing was ever sent.
 		b.release()
 		return client.Ending{Standing: txn.StandingCommitted}
 	case err == nil && commit:
-		return b.commit(ctx)
+		if err = b.flush(ctx); err == nil {
+			return b.commit(ctx)
+		}
 	}
 	b.rollBack(ctx)
 	if err != nil {

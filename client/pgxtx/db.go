@@ -141,7 +141,11 @@ func (db *DB) Tx(ctx context.Context) (pgx.Tx, error) {
 		if err := b.enter(); err != nil {
 			return nil, err
 		}
-		b.use(func() { err = b.start(ctx) })
+		b.use(func() {
+			if err = b.flush(ctx); err == nil {
+				err = b.start(ctx)
+			}
+		})
 		b.leave(harmless(), err)
 		if err != nil {
 			return nil, err

@@ -15,6 +15,10 @@
 // decides. Without a transaction a call returns client.ErrNoTransaction; it never commits by
 // itself, unless [AllowAutocommit] says so.
 //
+// A statement whose result nobody looks at may be queued: [DB.Queue], and [DB.QueueExactly] where
+// it must affect a certain number of rows. It travels in the packet that prepares the branch, which
+// is then a single round trip if nothing else was sent.
+//
 // # What happens when
 //
 //	isolation level      client.Isolation sets it for every branch, in the message that begins it

@@ -72,7 +72,8 @@ func (j *judge) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, er
 		}
 	}
 	for _, v := range r.Votes {
-		if v.Vote == txn.VoteYes || v.Vote == txn.VoteUnknown {
+		regretted := v.Vote == txn.VoteNo && !v.Evidence.IsZero()
+		if v.Vote == txn.VoteYes || v.Vote == txn.VoteUnknown || regretted {
 			j.finish(ctx, branches[v.Branch-1], res.Outcome == txn.OutcomeCommitted, v.Vote)
 		}
 	}

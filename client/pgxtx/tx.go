@@ -25,7 +25,11 @@ func (t *tx) Begin(ctx context.Context) (pgx.Tx, error) {
 	}
 	var inner pgx.Tx
 	var err error
-	t.b.use(func() { inner, err = t.Tx.Begin(ctx) })
+	t.b.use(func() {
+		if err = t.b.flush(ctx); err == nil {
+			inner, err = t.Tx.Begin(ctx)
+		}
+	})
 	level := 0
 	if err == nil {
 		level = t.b.saved()
@@ -45,14 +49,14 @@ func (t *tx) Commit(ctx context.Context) error {
 	if t.level == 0 {
 		return ErrOwned
 	}
-	return t.endSavepoint(func() error { return t.Tx.Commit(ctx) }, false)
+	return t.endSavepoint(ctx, func() error { return t.Tx.Commit(ctx) }, false)
 }
 
 // Rollback undoes what happened since the savepoint was made. For the branch it returns ErrOwned,
 // and the transaction rolls back in the end.
 func (t *tx) Rollback(ctx context.Context) error {
 	if t.level > 0 {
-		return t.endSavepoint(func() error { return t.Tx.Rollback(ctx) }, true)
+		return t.endSavepoint(ctx, func() error { return t.Tx.Rollback(ctx) }, true)
 	}
 	t.b.mu.Lock()
 	defer t.b.mu.Unlock()
@@ -62,12 +66,25 @@ func (t *tx) Rollback(ctx context.Context) error {
 	return ErrOwned
 }
 
-func (t *tx) endSavepoint(end func() error, undo bool) error {
+func (t *tx) endSavepoint(
+	ctx context.Context, end func() error, undo bool,
+) error {
 	if err := t.b.enter(); err != nil {
 		return err
 	}
 	var err error
-	t.b.use(func() { err = end() })
+	t.b.use(func() {
+		if !undo {
+			err = t.b.flush(ctx)
+		}
+		if err == nil {
+			err = end()
+		}
+		if undo && err == nil {
+			// Whatever is queued came after the savepoint, which has had the rest run.
+			t.b.unqueue()
+		}
+	})
 	if errors.Is(err, pgx.ErrTxClosed) {
 		// A deferred Rollback after a Commit is usual, sends nothing, and is no failure.
 		t.b.letGo(false)
@@ -87,15 +104,23 @@ func (t *tx) Exec(
 	if err = t.b.enter(sql); err != nil {
 		return tag, err
 	}
-	t.b.use(func() {
-		if t.pgx() == nil && len(args) > 0 && t.b.mayStart(sql, args) {
-			tag, err = t.b.startExec(ctx, sql, args)
-		} else if err = t.b.start(ctx); err == nil {
-			tag, err = t.pgx().Exec(ctx, sql, args...)
-		}
-	})
+	t.b.use(func() { tag, err = t.run(ctx, sql, args) })
 	t.b.leave(tag, err)
 	return tag, err
+}
+
+// run runs a statement behind those that are queued. The caller is inside.
+func (t *tx) run(ctx context.Context, sql string, args []any) (pgconn.CommandTag, error) {
+	if err := t.b.flush(ctx); err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	if t.pgx() == nil && len(args) > 0 && t.b.mayStart(sql, args) {
+		return t.b.startExec(ctx, sql, args)
+	}
+	if err := t.b.start(ctx); err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	return t.pgx().Exec(ctx, sql, args...)
 }
 
 // Query is pgx's.
@@ -107,6 +132,10 @@ func (t *tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, erro
 	var tail func()
 	var err error
 	t.b.use(func() {
+		if err = t.b.flush(ctx); err != nil {
+			inner = noRows{err}
+			return
+		}
 		if t.pgx() == nil && t.b.mayStart(sql, args) {
 			inner, tail, err = t.b.startQuery(ctx, sql, args)
 		} else if err = t.b.start(ctx); err == nil {
@@ -149,6 +178,9 @@ func (t *tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	var inner pgx.BatchResults
 	var err error
 	t.b.use(func() {
+		if err = t.b.flush(ctx); err != nil {
+			return
+		}
 		if t.pgx() == nil && t.b.mayStartBatch(b) {
 			inner, err = t.b.startWith(ctx, b.QueuedQueries)
 		} else if err = t.b.start(ctx); err == nil {
@@ -171,7 +203,10 @@ func (t *tx) CopyFrom(
 		return 0, err
 	}
 	t.b.use(func() {
-		if err = t.b.start(ctx); err == nil {
+		if err = t.b.flush(ctx); err == nil {
+			err = t.b.start(ctx)
+		}
+		if err == nil {
 			n, err = t.pgx().CopyFrom(ctx, table, columns, src)
 		}
 	})

@@ -222,10 +222,10 @@ func TestSameSteps(t *testing.T) {
 		}
 		for i := range 30 {
 			d.commit(d.begin([]string{"a", "b"}[:1+i%2]...))
-			d.tick(70e6)
+			d.tick(7e6)
 		}
-		for range 100 {
-			d.tick(200e6)
+		for range 2000 {
+			d.tick(10e6)
 		}
 		if n := d.core.Machine().Active(); n != 0 {
 			t.Errorf("%d transactions are left", n)

@@ -90,7 +90,7 @@ func (l *lane) dispatch() {
 		return
 	}
 	for l.calls < l.c.cfg.Workers {
-		batch, at := l.q.next(l.c.now)
+		batch, at := l.q.next(l.c.now, l.c.cfg.Workers-l.calls)
 		if batch == nil {
 			l.due = at
 			return

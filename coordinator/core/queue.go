@@ -13,11 +13,12 @@ import (
 // queue holds the messages of one resource. It is pure: the clock is passed in, the randomness
 // injected, and one lane drives it under its own lock.
 //
-// What is queued at once shares a call, so batches form by themselves while a call is running. A
-// message that must be repeated waits out its own back-off; when a whole call failed, the resource
-// is taken for down, and a single message probes it until it answers. What must be repeated until
-// its end is proven is bounded by the machine's own limit; what else comes when the queue is full
-// is turned away, and the machine, or a sweep, asks again.
+// What is queued at once is spread over the calls that may run, so that no branch waits for the end
+// of another one; beyond that it shares calls, and batches form by themselves. A message that must
+// be repeated waits out its own back-off; when a whole call failed, the resource is taken for down,
+// and a single message probes it until it answers. What must be repeated until its end is proven is
+// bounded by the machine's own limit; what else comes when the queue is full is turned away, and
+// the machine, or a sweep, asks again.
 type queue struct {
 	rng     *rand.Rand
 	limit   int
@@ -30,6 +31,8 @@ type queue struct {
 	down      int
 	notBefore protocol.Instant
 	probing   bool
+	// turn counts the batches.
+	turn int
 }
 
 type itemKey struct {
@@ -105,9 +108,10 @@ func (q *queue) withdraw(key itemKey) {
 	}
 }
 
-// next takes a batch of one act that may go now. When there is none, at says when to look again;
-// zero means after the next add or answer.
-func (q *queue) next(now protocol.Instant) (batch []*item, at protocol.Instant) {
+// next takes a batch of one act that may go now: a fair share of what is ready, where so many calls
+// are free. When there is none, at says when to look again; zero means after the next add or
+// answer.
+func (q *queue) next(now protocol.Instant, calls int) (batch []*item, at protocol.Instant) {
 	if q.down > 0 && q.probing {
 		return nil, 0
 	}
@@ -117,11 +121,16 @@ func (q *queue) next(now protocol.Instant) (batch []*item, at protocol.Instant) 
 	for len(q.delayed) > 0 && q.delayed[0].at <= now {
 		q.enqueue(heap.Pop(&q.delayed).(*item))
 	}
-	size := participant.MaxBatch
-	if q.down > 0 {
-		size = 1
-	}
-	for _, act := range urgency {
+	q.turn++
+	for i := range urgency {
+		act := urgency[i]
+		if q.turn%patience == 0 {
+			act = urgency[len(urgency)-1-i]
+		}
+		size := min((q.ready[act].Len()+calls-1)/calls, participant.MaxBatch)
+		if q.down > 0 {
+			size = 1
+		}
 		if batch := q.take(act, size); len(batch) > 0 {
 			q.probing = q.down > 0
 			return batch, 0
@@ -152,12 +161,19 @@ var urgency = [protocol.Acts]protocol.Act{
 	protocol.ActRollback,
 }
 
+// patience is how many batches there are for one that goes to the last in that order, so that a
+// flood of decisions starves nobody.
+const patience = 4
+
 // failed puts back a batch whose call failed as a whole. Only what is Lasting is worth repeating
 // for ever; the rest is given up, and may be added anew.
 func (q *queue) failed(batch []*item, now protocol.Instant) {
 	q.probing = false
-	q.down++
-	q.notBefore = now + q.backoff(q.down)
+	if now >= q.notBefore {
+		// What fails together with it says nothing new.
+		q.down++
+		q.notBefore = now + q.backoff(q.down)
+	}
 	for _, it := range batch {
 		if !it.msg.Act.Lasting() {
 			q.done(it)
@@ -172,7 +188,7 @@ func (q *queue) failed(batch []*item, now protocol.Instant) {
 // succeeded notes that the resource answered.
 func (q *queue) succeeded() (wasDown bool) {
 	wasDown = q.down > 0
-	q.down, q.probing = 0, false
+	q.down, q.probing, q.notBefore = 0, false, 0
 	return wasDown
 }
 

@@ -145,6 +145,10 @@ func (m *Machine) takeVote(t *transaction, v txn.BranchVote, fromClient bool) {
 	switch v.Vote {
 	case txn.VoteNo:
 		b.state = txn.BranchRolledBack
+		if !v.Evidence.IsZero() {
+			// Prepared, and its client will not have it: it is told to roll back like the others.
+			b.state, b.evidence = txn.BranchPrepared, v.Evidence
+		}
 		m.abort(t, abortReason{txn.CauseVotedNo, clip(v.Reason), r.Name, v.SQLState})
 	case txn.VoteReadOnly:
 		b.state = txn.BranchReadOnly

@@ -255,6 +255,9 @@ func (h *history) votes(d *datadriven.TestData) []txn.BranchVote {
 			v.Vote = txn.VoteYes
 		case "no":
 			v.Vote, v.Reason, v.SQLState = txn.VoteNo, "duplicate key", "23505"
+			v.Evidence = txn.Evidence{}
+		case "regret":
+			v.Vote, v.Reason = txn.VoteNo, "no row was changed"
 		case "readonly":
 			v.Vote = txn.VoteReadOnly
 		case "unknown":

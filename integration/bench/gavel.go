@@ -34,6 +34,8 @@ func (d timed) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, err
 type inTx struct {
 	client *client.Client
 	dbs    []*pgxtx.DB
+	// queued: the statements travel with PREPARE.
+	queued bool
 }
 
 // applied, decided and parallel are the three ways to commit: when the client hears of it, and by
@@ -58,6 +60,21 @@ func openEmbedded(how []client.Option) func(context.Context, *world, int, int) (
 	}
 }
 
+// queued has a line queue its statements.
+func queued(
+	open func(context.Context, *world, int, int) (Line, error),
+) func(context.Context, *world, int, int) (Line, error) {
+	return func(ctx context.Context, w *world, clients, databases int) (Line, error) {
+		l, err := open(ctx, w, clients, databases)
+		if err != nil {
+			return nil, err
+		}
+		in := l.(inTx)
+		in.queued = true
+		return in, nil
+	}
+}
+
 func newInTx(w *world, d decider, how []client.Option, databases int) inTx {
 	l := inTx{client: client.New(d, how...)}
 	for _, b := range w.banks[:databases] {
@@ -70,6 +87,14 @@ func newInTx(w *world, d decider, how []client.Option, databases int) inTx {
 func (l inTx) Transfer(ctx context.Context, _ int, t Transfer) error {
 	return l.client.InTx(ctx, func(ctx context.Context) error {
 		defer reached(ctx, PhaseSQL)
+		if l.queued {
+			for i, db := range l.dbs {
+				if err := db.QueueExactly(ctx, 1, addSQL, t.change(i), t.Accounts[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
 		return errors.Join(each(len(l.dbs), func(i int) error {
 			_, err := l.dbs[i].Exec(ctx, addSQL, t.change(i), t.Accounts[i])
 			return err

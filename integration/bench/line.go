@@ -72,6 +72,9 @@ func Rows() []Row {
 			open: openServer(applied()),
 			About: "gavel: the SDK on connection pools and a coordinator process over gRPC; " +
 				"answers when every branch is committed"},
+		{Name: "server-queued-applied", Floor: twoPhaseName, Paced: true, Growing: true,
+			open:  queued(openServer(applied())),
+			About: "the same with the UPDATE queued, so that it travels with PREPARE"},
 		{Name: "server-classic-decided", Floor: twoPhaseName, Paced: true,
 			open:  openServer(decided()),
 			About: "the same; answers when the decision is durable"},
@@ -83,6 +86,9 @@ func Rows() []Row {
 			open: openEmbedded(applied()),
 			About: "gavel with the coordinator inside the application; answers when every branch " +
 				"is committed"},
+		{Name: "embedded-queued-applied", Floor: twoPhaseName, Paced: true,
+			open:  queued(openEmbedded(applied())),
+			About: "the same with the UPDATE queued"},
 		{Name: "embedded-classic-decided", Floor: twoPhaseName, Paced: true,
 			open:  openEmbedded(decided()),
 			About: "the same; answers when the decision is durable"},

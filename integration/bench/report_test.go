@@ -84,7 +84,7 @@ func TestLatency(t *testing.T) {
 func TestGroups(t *testing.T) {
 	cfg := Config{Resources: make([]Resource, 4), Clients: []int{1, 8}, Rate: 0.5}.withDefaults()
 	all, paced := groups(cfg, Rows())
-	if len(all) != 4 || len(all[0]) != len(Rows()) || len(all[2]) != 2 || len(paced) != 11 {
+	if len(all) != 4 || len(all[0]) != len(Rows()) || len(all[2]) != 3 || len(paced) != 13 {
 		t.Fatalf("%d groups, %d in the first, %d paced", len(all), len(all[0]), len(paced))
 	}
 	if paced[0].Clients != 8 || paced[0].Mode != Open {

@@ -154,6 +154,8 @@ func surroundings() []Kill {
 		{"S19", "UNKNOWN_RECORD_SKIPPED", coord, "TestRecordOfANewerVersion", "version safety"},
 		{"S3", "VOTE_BEFORE_DURABLE",
 			adapter, "TestConformance/prepared work survives a crash", "want COMMITTED"},
+		{"S3", "ROWS_UNCHECKED", pools, "TestQueuedRowsAreCounted", "error <nil>"},
+		{"S3", "UNCOUNTED_IS_UNKNOWN", pools, "TestUncountedRowsAreNoYes", "error <nil>"},
 		{"S3", "ROLLBACK_TAG", branch, "TestTagRollbackIsNo", "vote YES"},
 		{"S3", "WARNING_IS_FINE",
 			branch, "TestWarningOfACancelledReplicationWaitIsUnknown", "vote YES"},

@@ -114,6 +114,9 @@ func (c *finishing) open(todo []int) []int {
 // it says that nothing may be done at all; otherwise the second stage sees what is left.
 func (c *finishing) firstStage(ctx context.Context, todo []int) error {
 	chunks := split(todo, c.r.config.MaxConns)
+	if len(chunks) == 1 {
+		return c.finishSome(ctx, todo)
+	}
 	errs := make([]error, len(chunks))
 	var wg sync.WaitGroup
 	for n, chunk := range chunks {

@@ -96,6 +96,10 @@ const (
 	UnknownRecordSkipped
 	// VoteBeforeDurable votes Yes before the branch is on the disk.
 	VoteBeforeDurable
+	// RowsUnchecked lets a statement affect another number of rows than it must.
+	RowsUnchecked
+	// UncountedIsUnknown leaves a vote open although the rows that matter were never counted.
+	UncountedIsUnknown
 	// RollbackTag takes PREPARE's answer ROLLBACK for success.
 	RollbackTag
 	// WarningIsFine takes a PREPARE that may not be replicated for a Yes.

@@ -48,13 +48,33 @@ func BeginSteps(o BeginOptions) []Step {
 	steps := []Step{{SQL: beginText(o)}}
 	if o.IdleTimeout > 0 {
 		steps = append(steps, Step{Args: []any{o.idle()},
-			SQL: "SELECT set_config('idle_in_transaction_session_timeout', $1, true)"})
+			SQL: idleSQL})
 	}
 	if !o.ID.IsZero() {
-		steps = append(steps, Step{SQL: "SELECT pg_advisory_xact_lock_shared($1, $2)",
+		steps = append(steps, Step{SQL: tagSQL,
 			Args: []any{TagKey(o.ID.Log()), int32(uint32(o.ID.Seq()))}})
 	}
 	return steps
+}
+
+const (
+	idleSQL = "SELECT set_config('idle_in_transaction_session_timeout', $1, true)"
+	tagSQL  = "SELECT pg_advisory_xact_lock_shared($1, $2)"
+)
+
+// beginStatements are BeginSteps with prepared statements.
+func beginStatements(o BeginOptions) []statement {
+	all := []statement{{sql: beginText(o)}}
+	if o.IdleTimeout > 0 {
+		all = append(all, statement{sql: idleSQL, prepared: idleName,
+			parameters: []string{o.idle()}})
+	}
+	if !o.ID.IsZero() {
+		key, low := TagKey(o.ID.Log()), int32(uint32(o.ID.Seq()))
+		all = append(all, statement{sql: tagSQL, prepared: tagName,
+			parameters: []string{fmt.Sprint(key), fmt.Sprint(low)}})
+	}
+	return all
 }
 
 // BeginSQL is the text of the message that begins a branch: one simple Query message, one round

@@ -60,10 +60,13 @@ func exchange(ctx context.Context, conn *pgconn.PgConn, queries ...string) ([]re
 type message func(*pgproto3.Frontend)
 
 // statement is one of several that are sent with one Sync: the text of an utility command, or the
-// name of a prepared statement and its parameters, all of them text.
+// name of a prepared statement and its parameters, those of this package as text.
 type statement struct {
 	sql, prepared string
 	parameters    []string
+	// encoded and formats are what else there is to bind, where the caller has encoded it.
+	encoded [][]byte
+	formats []int16
 }
 
 // together makes one message of statements, each of them bound and executed. They share the fate of
@@ -74,7 +77,8 @@ func together(statements ...statement) message {
 			if s.prepared == "" {
 				f.SendParse(&pgproto3.Parse{Query: s.sql})
 			}
-			bind := pgproto3.Bind{PreparedStatement: s.prepared}
+			bind := pgproto3.Bind{PreparedStatement: s.prepared, Parameters: s.encoded,
+				ParameterFormatCodes: s.formats}
 			for _, p := range s.parameters {
 				bind.Parameters = append(bind.Parameters, []byte(p))
 			}

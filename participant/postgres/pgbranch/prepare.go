@@ -24,14 +24,23 @@ type PrepareOptions struct {
 	// Expect, if not zero, is the database that was registered. Another one prepares nothing.
 	Expect txn.Identity
 	// Ready says that the statements of [Statements] are prepared on the connection, under their
-	// names. They save the server the planning of two statements for each branch.
+	// names. They save the server the planning of some statements for each branch.
 	Ready bool
+	// Work is done first, in the same round trip. It needs Ready. That a statement affected another
+	// number of rows than it must becomes known only with the answer to PREPARE: the branch is
+	// prepared then, and the vote is No. So nobody may be told of the PREPARE, or asked for this
+	// branch's vote, who would commit whatever is prepared.
+	Work []Work
+	// Begin, if not nil, begins the branch before its work: the connection is idle, outside of a
+	// transaction. It needs Ready.
+	Begin *BeginOptions
 }
 
 // Statements are texts that a connection may have prepared for [PrepareOptions.Ready], by name.
 func Statements() map[string]string {
 	return map[string]string{
 		evidenceName: evidenceSQL, positionName: positionSQL, markName: markSQL,
+		idleName: idleSQL, tagName: tagSQL,
 	}
 }
 
@@ -39,12 +48,15 @@ const (
 	evidenceName = "gavel_evidence"
 	positionName = "gavel_position"
 	markName     = "gavel_mark"
+	idleName     = "gavel_idle"
+	tagName      = "gavel_tag"
 )
 
 // Verdict is the answer to Prepare. A vote is never a bare bool or error: see [txn.Vote].
 type Verdict struct {
 	Vote txn.Vote
-	// Evidence is complete if Vote is Yes, and zero otherwise.
+	// Evidence is complete if Vote is Yes. With a No it says that the branch is prepared all the
+	// same; otherwise it is zero.
 	Evidence txn.Evidence
 	// Reason says why Vote is not Yes and what to do about it. SQLState is the server's code, if it
 	// gave one.
@@ -64,6 +76,7 @@ const (
 // Prepare prepares the transaction that is open on conn, under name, and votes. It is one round
 // trip:
 //
+//	BEGIN; statements;                  only what [PrepareOptions] holds of them
 //	SET CONSTRAINTS ALL IMMEDIATE;      deferred triggers run now, as the application's role
 //	SELECT number, identity, settings;  evidence, the guard; warnings and waits for standbys on
 //	SET LOCAL ROLE owner;               only where an owner is configured
@@ -78,6 +91,10 @@ const (
 //	(cut)      tag PREPARE TRANSACTION, but the evidence did not arrive: Unknown
 //	(swallowed) another tag: PREPARE found a failed transaction and rolled it back: No
 //	(refused)  an ERROR before or at PREPARE, and the name is not prepared after it: No
+//	(regretted) a statement affected another number of rows than it must: No. The branch is
+//	           prepared, which the evidence says, and only waits for being rolled back
+//	(uncounted) what would be Unknown, and the number of rows matters: No. Nobody has counted
+//	           them, and whoever finds the branch prepared must not take that for a Yes
 //	(unsent)   the connection was closed, or in no transaction, before anything was sent: No
 //	(lost)     anything else, above all a lost connection: Unknown
 //
@@ -86,7 +103,21 @@ const (
 // The end of ctx while the server works closes the connection and leaves the vote Unknown: the
 // PREPARE may still succeed, and never is a cancel request sent.
 func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareOptions) Verdict {
-	if !conn.IsClosed() && !conn.IsBusy() && conn.TxStatus() == 'I' {
+	if len(o.Work) > 0 && !o.Ready {
+		panic("pgbranch: work without prepared statements")
+	}
+	v := prepare(ctx, conn, name, o)
+	transport, ok := errors.AsType[*TransportError](v.Err)
+	unsent := ok && !transport.Sent
+	if v.Vote == txn.VoteUnknown && !unsent && o.counted() &&
+		!mutant.On(mutant.UncountedIsUnknown) {
+		v.Vote = txn.VoteNo // (uncounted)
+	}
+	return v
+}
+
+func prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareOptions) Verdict {
+	if o.Begin == nil && !conn.IsClosed() && !conn.IsBusy() && conn.TxStatus() == 'I' {
 		// PostgreSQL would prepare the implicit transaction of the message itself, with a mere
 		// warning.
 		return Verdict{
@@ -109,14 +140,20 @@ func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 		return refused(ctx, conn, name, o, r) // (refused)
 	case r.results[at].tag != tagPrepared && !mutant.On(mutant.RollbackTag):
 		return Verdict{Vote: txn.VoteNo, Reason: swallowed} // (swallowed)
+	}
+	wrong := miscounted(r.results[len(o.begin()):], o.Work)
+	var ev txn.Evidence
+	if err == nil {
+		ev, err = prepareEvidence(conn, r, o.first(), at)
+	}
+	switch {
+	case wrong != nil:
+		return Verdict{Vote: txn.VoteNo, Evidence: ev, Err: wrong,
+			Reason: wrong.Error()} // (regretted)
 	case r.results[at].warning != "" && !mutant.On(mutant.WarningIsFine):
 		return warned(r.results[at].warning) // (warned)
 	case err != nil:
 		return lost(err) // (cut)
-	}
-	ev, evErr := prepareEvidence(conn, r, at)
-	if evErr != nil {
-		return lost(evErr) // (cut)
 	}
 	return Verdict{Vote: txn.VoteYes, Evidence: ev} // (yes)
 }
@@ -124,12 +161,27 @@ func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 const swallowed = "the transaction had failed before: the error of one of its statements was " +
 	"ignored, so PostgreSQL has rolled it back; check every statement's error"
 
-// prepareIndex is the place of PREPARE among the statements of prepareSQL.
+// prepareIndex is the place of PREPARE among the statements of prepareMessage.
 func prepareIndex(o PrepareOptions) int {
 	if o.OwnerRole != "" {
-		return 3
+		return o.first() + 3
 	}
-	return 2
+	return o.first() + 2
+}
+
+// first is the place of the first statement that belongs to PREPARE.
+func (o PrepareOptions) first() int { return len(o.begin()) + len(o.Work) }
+
+// counted says whether the number of rows of any statement matters.
+func (o PrepareOptions) counted() bool {
+	return slices.ContainsFunc(o.Work, func(w Work) bool { return w.Exactly >= 0 })
+}
+
+func (o PrepareOptions) begin() []statement {
+	if o.Begin == nil {
+		return nil
+	}
+	return beginStatements(*o.Begin)
 }
 
 // evidenceSQL has the parameters of whoColumns. Its columns are the transaction's number, those
@@ -199,7 +251,7 @@ func prepareMessage(name txn.Name, o PrepareOptions, b backend) message {
 	if o.OwnerRole != "" {
 		role = []statement{{sql: "SET LOCAL ROLE " + QuoteIdentifier(o.OwnerRole)}}
 	}
-	return all(o.Ready, slices.Concat([]statement{
+	return all(o.Ready, slices.Concat(o.begin(), workStatements(o.Work), []statement{
 		{sql: "SET CONSTRAINTS ALL IMMEDIATE"},
 		{sql: evidenceSQL, prepared: evidenceName,
 			parameters: []string{b.name, b.identity, expect}},
@@ -226,11 +278,11 @@ func all(ready bool, statements ...statement) message {
 	}
 }
 
-func prepareEvidence(conn *pgconn.PgConn, r reply, at int) (txn.Evidence, error) {
+func prepareEvidence(conn *pgconn.PgConn, r reply, first, at int) (txn.Evidence, error) {
 	if r.err != nil {
 		return txn.Evidence{}, r.error()
 	}
-	before, err := reply{results: r.results[1:2]}.cells(beforeColumns)
+	before, err := reply{results: r.results[first+1 : first+2]}.cells(beforeColumns)
 	if err != nil {
 		return txn.Evidence{}, err
 	}
@@ -245,8 +297,10 @@ func prepareEvidence(conn *pgconn.PgConn, r reply, at int) (txn.Evidence, error)
 	if ev.Identity, err = learn(conn, before[1], before[2]); err != nil {
 		return txn.Evidence{}, err
 	}
-	ev.Position, err = parsePosition(after[0], after[1])
-	return ev, err
+	if ev.Position, err = parsePosition(after[0], after[1]); err != nil {
+		return txn.Evidence{}, err
+	}
+	return ev, nil
 }
 
 // unsent is the verdict without any reply. A connection that was closed before cannot have carried
@@ -329,7 +383,12 @@ func refusal(r reply, o PrepareOptions) Verdict {
 		return Verdict{Vote: txn.VoteYes}
 	}
 	v := Verdict{Vote: txn.VoteNo, SQLState: r.err.Code, Err: r.err, Reason: reasonOf(r.err)}
-	if !o.Expect.IsZero() && len(r.results) == 1 && r.err.Code == codeInvalidText {
+	if len(r.results) < o.first() {
+		// What a code means at PREPARE it does not mean of a statement of the application.
+		v.Reason = r.err.Message
+	}
+	at := o.first() + 1
+	if !o.Expect.IsZero() && len(r.results) == at && r.err.Code == codeInvalidText {
 		v.Err = fmt.Errorf("%w: %w", ErrIdentity, r.err)
 		v.Reason = "the connection leads to another database than the one that was registered; " +
 			"correct the address, or have an operator accept the new database"
