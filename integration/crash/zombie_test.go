@@ -54,9 +54,13 @@ func TestRealZombiePrepare(t *testing.T) {
 		if zombies := w.inPrepare(); zombies != 1 {
 			w.fatal(fmt.Sprintf("%d sessions are at PREPARE; the client is gone", zombies))
 		}
+		// The rollback that the branch was told must have missed it, or nobody will find an orphan.
+		w.await("the rollback to have missed it", func(context.Context) bool {
+			return w.journaled("transaction is over", id.String())
+		})
 		shut()
 		w.await("the zombie to be found", func(context.Context) bool {
-			return w.sweptAway(txn.NameOf(id, 1).String())
+			return w.journaled("finishing an orphan", txn.NameOf(id, 1).String())
 		})
 		w.open()
 		w.gate()
@@ -143,13 +147,13 @@ func (w *world) inPrepare() (n int) {
 	return n
 }
 
-// sweptAway says whether the coordinator's journal tells that an orphan of this name was finished.
-func (w *world) sweptAway(name string) bool {
+// journaled says whether a line of the coordinator's journal has both words.
+func (w *world) journaled(message, what string) bool {
 	w.t.Helper()
 	text, err := os.ReadFile(w.journals["coordinator"].file)
 	w.must(err)
 	for line := range strings.Lines(string(text)) {
-		if strings.Contains(line, "finishing an orphan") && strings.Contains(line, name) {
+		if strings.Contains(line, message) && strings.Contains(line, what) {
 			return true
 		}
 	}

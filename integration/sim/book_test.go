@@ -69,6 +69,8 @@ type truth struct {
 	// the branch was prepared, or where no failover can have taken it away.
 	intended txn.Evidence
 	absent   bool
+	// misled: an old primary has answered an inquiry, before anybody had seen the failover.
+	misled bool
 }
 
 func bit(no txn.BranchNo) uint64 { return 1 << no }
@@ -231,8 +233,9 @@ func (b *book) prepared(n txn.Name, ev txn.Evidence) {
 
 // inquired keeps that an inquiry was answered by a server that does not list the branch. One with a
 // memory of what has ended knows better.
-func (b *book) inquired(n txn.Name, timeline uint32) {
+func (b *book) inquired(n txn.Name, timeline uint32, old bool) {
 	t := b.truth(n)
+	t.misled = t.misled || old
 	forgetful := !b.w.dbs[t.db].spec.kv && (b.meddled(n) || t.intended.Timeline == timeline)
 	if !t.prepared || forgetful {
 		t.absent = true

@@ -190,8 +190,9 @@ func (w *world) checkHeuristic(r protocol.HeuristicRecord) {
 	case txn.BranchHeuristicCommit:
 		ok = t.humanCommit
 	case txn.BranchHeuristicHazard:
-		// Who has found it gone cannot know of a PREPARE that was still on its way.
-		ok = t.returned || t.absent || !w.dbs[t.db].primary.isPrepared(n)
+		// Who has found it gone cannot know of a PREPARE that was still on its way, nor of a
+		// failover that nobody has seen.
+		ok = t.returned || t.absent || t.misled || !w.dbs[t.db].primary.isPrepared(n)
 	}
 	if !ok {
 		w.fail(maskedHeuristic, "%s is recorded as %s, and is not", n, r.What)

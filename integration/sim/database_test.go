@@ -376,7 +376,7 @@ func (d *database) onePhase(b participant.Branch) txn.Standing {
 func (d *database) inquire(b participant.Branch) txn.Standing {
 	prepared := d.at.isPrepared(b.Name)
 	if !prepared {
-		d.w.book.inquired(b.Name, d.at.timeline)
+		d.w.book.inquired(b.Name, d.at.timeline, d.at != d.primary)
 	}
 	switch {
 	case prepared && (d.w.opt.flaw != denies || !d.w.some(200)):

@@ -245,7 +245,7 @@ func TestAbsent(t *testing.T) {
 			db: c.db, prepared: c.prepared, humanRollback: c.human,
 			intended: txn.Evidence{Position: txn.Position{Timeline: 1}}}}}
 		w.book.bySq[1] = e
-		w.book.inquired(name(1), c.timeline)
+		w.book.inquired(name(1), c.timeline, false)
 		if e.refuted() != c.wantAbsent || w.overruled(e) != c.wantOverruled {
 			t.Errorf("%+v: refuted %v, overruled %v", c, e.refuted(), w.overruled(e))
 		}
