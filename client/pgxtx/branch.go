@@ -347,7 +347,7 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 		v.Vote = txn.VoteNo
 		b.rollBack(ctx)
 	}
-	if v.SQLState == unknownStatement {
+	if v.SQLState == unknownStatement || len(b.queue) > 0 && stale(v.SQLState) {
 		b.forgetConnection(ctx)
 	}
 	b.release()

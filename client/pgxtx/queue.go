@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,10 +18,12 @@ import (
 const anyRows = -1
 
 // The bounds of what waits at one branch, and of the texts that one connection keeps prepared for
-// it. Beyond them a statement is run at once.
+// it. Beyond them a statement is run at once. What waits is written in one piece, before the first
+// answer is read: it must fit into the buffers of a connection, whatever the server has to say
+// meanwhile, or both sides would wait for each other.
 const (
-	maxQueued      = 256
-	maxQueuedBytes = 1 << 20
+	maxQueued      = 64
+	maxQueuedBytes = 32 << 10
 	maxTexts       = 256
 )
 
@@ -29,10 +32,10 @@ const (
 // round trip; if all statements of the branch are queued, the branch is a single round trip. An
 // error of it makes the transaction roll back, and is what InTx returns then.
 //
-// INSERT, UPDATE, DELETE and MERGE without RETURNING wait, also behind a WITH; any other statement
-// is run at once, and so is one beyond 256 statements or 1 MiB of arguments at a branch, or where
-// a connection cannot keep prepared statements, or keeps enough of them. The first time that a
-// connection sees a text it is checked by the server, at once, which is a round trip.
+// INSERT, UPDATE, DELETE and MERGE without RETURNING wait; any other statement is run at once, and
+// so is one beyond 64 statements or 32 KiB of arguments at a branch, or where a connection cannot
+// keep prepared statements, or keeps enough of them. The first time that a connection sees a text
+// it is checked by the server, at once, which is a round trip.
 //
 // The statements of a branch run in the order in which they were given, queued or not: what comes
 // by another way than Queue has the queued ones run first, but for LargeObjects and Conn of a
@@ -123,12 +126,14 @@ func (b *branch) later(ctx context.Context, rows int64, sql string, args []any) 
 	if err := q.Build(b.conn.Conn().TypeMap(), d, args); err != nil {
 		return false, fmt.Errorf("pgxtx: %s: queue a statement: %w", b.db.resource, err)
 	}
+	bytes := b.queuedBytes
 	for _, p := range q.ParamValues {
-		b.queuedBytes += len(p)
+		bytes += len(p)
 	}
-	if b.queuedBytes > maxQueuedBytes {
+	if bytes > maxQueuedBytes {
 		return false, nil
 	}
+	b.queuedBytes = bytes
 	b.queue = append(b.queue, pgbranch.Work{Statement: d.Name, Parameters: q.ParamValues,
 		Formats: q.ParamFormats, Exactly: rows})
 	b.exactly = b.exactly || rows != anyRows
@@ -142,7 +147,7 @@ func (b *branch) later(ctx context.Context, rows int64, sql string, args []any) 
 // nor speak another protocol.
 func mayWait(sql string) bool {
 	switch first, _ := firstWord(sql); first {
-	case "INSERT", "UPDATE", "DELETE", "MERGE", "WITH":
+	case "INSERT", "UPDATE", "DELETE", "MERGE":
 		return true
 	}
 	return false
@@ -192,13 +197,19 @@ func (b *branch) flush(ctx context.Context) error {
 		return err
 	}
 	err := pgbranch.Do(ctx, b.pg(), work)
-	if pgbranch.SQLState(err) == unknownStatement {
+	if stale(pgbranch.SQLState(err)) {
 		b.forgetConnection(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrQueued, err)
 	}
 	return nil
+}
+
+// stale says whether an error may come from a statement that was prepared before its table was
+// changed, or that the server has forgotten. It would come again on the same connection.
+func stale(code string) bool {
+	return code == unknownStatement || code == "0A000" || strings.HasPrefix(code, "42")
 }
 
 func (b *branch) unqueue() { b.queue, b.queuedBytes, b.exactly = nil, 0, false }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/client/pgxtx"
+	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -233,6 +234,16 @@ func TestAQueueThatTheServerForgot(t *testing.T) {
 	bk.wantVotes(txn.VoteYes, txn.VoteYes)
 }
 
+// rolledBack waits until the coordinator, or its sweep, has rolled back what is prepared.
+func (bk *bank) rolledBack() {
+	bk.t.Helper()
+	for _, s := range []*pghost.Server{srvA, srvB} {
+		eventually(bk.t, "nothing is prepared any more", func() bool {
+			return scan[int](bk.t, s, "SELECT count(*) FROM pg_prepared_xacts") == 0
+		})
+	}
+}
+
 const creditNobody = `UPDATE acct SET bal = bal + $1 WHERE id = 'nobody'`
 
 // TestARegrettedBranchIsRolledBack by the real coordinator, at once: its No says that the branch is
@@ -246,9 +257,7 @@ func TestARegrettedBranchIsRolledBack(t *testing.T) {
 	if wantAborted(t, err); !errors.Is(err, pgxtx.ErrRows) {
 		t.Errorf("%v does not wrap ErrRows", err)
 	}
-	eventually(t, "nothing is prepared any more", func() bool {
-		return scan[int](t, srvB, "SELECT count(*) FROM pg_prepared_xacts") == 0
-	})
+	bk.rolledBack()
 	bk.want(100, 100)
 }
 
@@ -283,9 +292,7 @@ func TestUncountedRowsAreNoYes(t *testing.T) {
 			t.Errorf("the coordinator says %s, %v", r.Outcome, err)
 		}
 		bk.want(100, 100)
-		eventually(t, "the sweep has found it", func() bool {
-			return scan[int](t, srvB, "SELECT count(*) FROM pg_prepared_xacts") == 0
-		})
+		bk.rolledBack()
 	}
 }
 
@@ -320,6 +327,66 @@ func TestWhatMayNotWait(t *testing.T) {
 	}
 	bk.want(99, 101)
 }
+
+// TestAQueueOutlivesAChangeOfItsTable: a text that was prepared before fails once.
+func TestAQueueOutlivesAChangeOfItsTable(t *testing.T) {
+	bk := newBank(t)
+	exec(t, srvB, `CREATE TABLE changing (id text)`)
+	t.Cleanup(func() { exec(t, srvB, `DROP TABLE changing`) })
+	for name, f := range map[string]func(context.Context) error{
+		"at one database": func(ctx context.Context) error {
+			return bk.b.Queue(ctx, `INSERT INTO changing VALUES ($1)`, "1")
+		},
+		"at two": func(ctx context.Context) error {
+			_, err := bk.a.Exec(ctx, debit, 1)
+			return errors.Join(err, bk.b.Queue(ctx, `INSERT INTO changing VALUES ($1)`, "1"))
+		},
+	} {
+		exec(t, srvB, `ALTER TABLE changing ALTER id TYPE text`)
+		if err := bk.client.InTx(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, srvB, `ALTER TABLE changing ALTER id TYPE int USING 1`)
+		var err error
+		for range 2 {
+			err = bk.client.InTx(t.Context(), f)
+		}
+		if err != nil {
+			t.Errorf("%s: a queued statement stays broken: %v", name, err)
+		}
+	}
+}
+
+// TestALargeArgumentLeavesRoom: a statement that is too large to wait runs at once, and those after
+// it wait again.
+func TestALargeArgumentLeavesRoom(t *testing.T) {
+	var p packets
+	bk := newBank(t, p.into(pgx.QueryExecModeCacheStatement))
+	large := `UPDATE acct SET bal = bal + length($1) WHERE id = 'bob'`
+	f := func(ctx context.Context) error {
+		err := bk.b.Queue(ctx, large, strings.Repeat("x", maxQueuedBytes+1))
+		for range 10 {
+			err = errors.Join(err, bk.b.Queue(ctx, credit, 1))
+		}
+		return err
+	}
+	for range 2 {
+		if err := bk.client.InTx(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := p.all.Load()
+	if err := bk.client.InTx(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	// The large one with BEGIN, the others, the mark, COMMIT.
+	if n := p.all.Load() - before; n != 4 {
+		t.Errorf("%d packets", n)
+	}
+}
+
+// maxQueuedBytes is that of the package.
+const maxQueuedBytes = 32 << 10
 
 // TestAForgottenQueueAtOneDatabase: a connection that has lost its statements does not come back
 // from the pool, where one database decides too.

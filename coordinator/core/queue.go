@@ -122,11 +122,12 @@ func (q *queue) next(now protocol.Instant, calls int) (batch []*item, at protoco
 		q.enqueue(heap.Pop(&q.delayed).(*item))
 	}
 	q.turn++
+	first := 0
+	if q.turn%patience == 0 {
+		first = q.turn / patience
+	}
 	for i := range urgency {
-		act := urgency[i]
-		if q.turn%patience == 0 {
-			act = urgency[len(urgency)-1-i]
-		}
+		act := urgency[(first+i)%len(urgency)]
 		size := min((q.ready[act].Len()+calls-1)/calls, participant.MaxBatch)
 		if q.down > 0 {
 			size = 1
@@ -161,8 +162,8 @@ var urgency = [protocol.Acts]protocol.Act{
 	protocol.ActRollback,
 }
 
-// patience is how many batches there are for one that goes to the last in that order, so that a
-// flood of decisions starves nobody.
+// patience is how many batches there are for one that begins elsewhere in that order, each time one
+// further, so that a flood of decisions starves nobody.
 const patience = 4
 
 // failed puts back a batch whose call failed as a whole. Only what is Lasting is worth repeating

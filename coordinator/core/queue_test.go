@@ -61,18 +61,20 @@ func TestQueueSpreads(t *testing.T) {
 	}
 }
 
-// TestQueueStarvesNobody: a flood of decisions lets other acts through now and then.
+// TestQueueStarvesNobody: a flood of decisions and rollbacks lets other acts through now and then.
 func TestQueueStarvesNobody(t *testing.T) {
 	q, now := testQueue(10_000), protocol.Instant(1000e9)
-	q.add(message(protocol.ActRollback, 1))
-	q.add(message(protocol.ActPrepare, 2))
+	for i, act := range urgency {
+		q.add(message(act, txn.Seq(i+1)))
+	}
 	seen := map[protocol.Act]bool{}
-	for seq := range txn.Seq(3 * patience) {
+	for seq := range txn.Seq(patience * len(urgency)) {
 		q.add(message(protocol.ActCommit, 10+seq))
+		q.add(message(protocol.ActRollback, 10+seq))
 		batch, _ := q.next(now, 1)
 		seen[batch[0].msg.Act] = true
 	}
-	if len(seen) != 3 {
+	if len(seen) != len(urgency) {
 		t.Errorf("acts %v", seen)
 	}
 }

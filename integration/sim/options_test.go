@@ -36,6 +36,8 @@ type options struct {
 	// many ask for the plan without one. late: that the log is still ours is proven a little later.
 	announce, classic int
 	late              bool
+	// regret is how many branches are counted after their PREPARE; half of those are regretted.
+	regret int
 
 	machine       protocol.Config
 	workers       int
@@ -107,6 +109,7 @@ func draw(seed uint64, full bool, f flaw) options {
 	if s.some(500) {
 		o.machine.Leap = txn.Seq(s.between(1, 1<<20))
 	}
+	o.regret = s.maybe(300, 300)
 	return o
 }
 

@@ -54,6 +54,8 @@ const (
 	// Of the clients.
 	clientDeath
 	voteNo
+	regret
+	uncounted
 	voteReadOnly
 	selfPrepared
 	twin
@@ -90,7 +92,8 @@ func (k kind) String() string {
 		"database crashes", "cut batches", "failovers with loss", "failovers without loss",
 		"restores", "old primaries", "strangers", "prepared astray", "human commits",
 		"human rollbacks", "late PREPAREs", "fenced", "slots full", "not the resolver", "decoys",
-		"dead clients", "votes no", "votes read-only", "self-prepared", "twin commits",
+		"dead clients", "votes no", "regrets", "uncounted",
+		"votes read-only", "self-prepared", "twin commits",
 		"keys used again", "callers gone away", "rollbacks asked for",
 		"intents", "implied commits", "aborts recorded", "inquiries: all prepared",
 		"inquiries: never prepared", "inquiries: gone",

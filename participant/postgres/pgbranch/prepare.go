@@ -151,7 +151,11 @@ func prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 		return Verdict{Vote: txn.VoteNo, Evidence: ev, Err: wrong,
 			Reason: wrong.Error()} // (regretted)
 	case r.results[at].warning != "" && !mutant.On(mutant.WarningIsFine):
-		return warned(r.results[at].warning) // (warned)
+		v := warned(r.results[at].warning) // (warned)
+		if o.counted() {
+			v.Vote, v.Evidence = txn.VoteNo, ev
+		}
+		return v
 	case err != nil:
 		return lost(err) // (cut)
 	}

@@ -477,7 +477,8 @@ type BranchVote struct {
 	Branch uint32 `protobuf:"varint,1,opt,name=branch,proto3" json:"branch,omitempty"`
 	// The vote.
 	Vote Vote `protobuf:"varint,2,opt,name=vote,proto3,enum=gavel.v1.Vote" json:"vote,omitempty"`
-	// Taken with the prepare. Only for VOTE_YES.
+	// Taken with the prepare. With VOTE_NO it says that the branch is prepared all the same, and is
+	// to be rolled back.
 	Evidence *Evidence `protobuf:"bytes,3,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	// Why the vote is not yes, for people. At most 512 bytes are kept.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
