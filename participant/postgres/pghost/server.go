@@ -227,7 +227,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 			if busy(s.port) {
 				return fmt.Errorf("%w: port %d", ErrStranger, s.port)
 			}
-			return fmt.Errorf("the server ended: %v", s.proc.err)
+			return fmt.Errorf("%w: %v", errEnded, s.proc.err)
 		case <-ctx.Done():
 			return fmt.Errorf("not ready: %w; last answer: %w", context.Cause(ctx), err)
 		case <-tick.C:
@@ -361,10 +361,33 @@ func (s *Server) Restart(ctx context.Context) error {
 		return ErrStopped
 	}
 	s.proc.stop(ctx)
-	if err := s.launch(ctx); err != nil {
-		return fmt.Errorf("pghost: restart %s: %w", s.conf.Name, err)
+	// The sessions of a server that was killed go on for a moment, and as long as one of them holds
+	// on to its memory no other server starts on the same data.
+	limit := time.Now().Add(startTimeout)
+	for {
+		err := s.launch(ctx)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, errEnded) || time.Now().After(limit) || !pause(ctx) {
+			return fmt.Errorf("pghost: restart %s: %w", s.conf.Name, err)
+		}
 	}
-	return nil
+}
+
+// errEnded is a server that ended before it was ready.
+var errEnded = errors.New("the server ended")
+
+// pause waits a moment. It is false if ctx ended meanwhile.
+func pause(ctx context.Context) bool {
+	timer := time.NewTimer(pollInterval)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Configure changes settings and makes the running server read them. Settings that only a restart
