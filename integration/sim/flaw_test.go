@@ -81,7 +81,9 @@ func TestFlaws(t *testing.T) {
 		{votesEarly, false, []explore.Checker{commitValidity, maskedHeuristic}},
 		{knowsBetter, false, []explore.Checker{maskedHeuristic}},
 		{obeysAll, false, []explore.Checker{fencing}},
-		{diskLies, true, []explore.Checker{acknowledged, corruptionDetected, fencing, exactlyOnce}},
+		// What was handed out is lost too, and an epoch later it was never begun.
+		{diskLies, true, []explore.Checker{acknowledged, corruptionDetected, fencing, exactlyOnce,
+			clientTruth}},
 		{tellsEarly, false, []explore.Checker{logBeforeSend, unknownAppend, forget, clientTruth,
 			corruptionDetected,
 			exactlyOnce}},
