@@ -28,6 +28,19 @@ type Branch interface {
 	Finish(ctx context.Context, commit bool) Ending
 }
 
+// DelegateBranch is implemented by branches that the decision can be left to: see [Delegate]. One
+// of Prepare, Finish and Decide is called then, exactly once.
+type DelegateBranch interface {
+	Branch
+	// Decide commits the branch together with the marker of id, which holds decision, at the
+	// resource that at is of: in another one it rolls the branch back. Its Ending is Committed on
+	// positive proof that both are durable, with evidence; RolledBack if the branch has provably
+	// ended without effect, and the marker with it, above all because the coordinator has written
+	// another marker before; else Unknown. Decision stays the caller's, and must not change before
+	// Decide returns.
+	Decide(ctx context.Context, id txn.ID, at txn.Evidence, decision []byte) Ending
+}
+
 // Review is the answer to [Branch.Review].
 type Review struct {
 	Finding Finding
@@ -64,7 +77,8 @@ func (f Finding) String() string {
 type Ending struct {
 	// Standing is Prepared, Committed, RolledBack or Unknown.
 	Standing txn.Standing
-	// Evidence belongs to Prepared, and to a RolledBack that is prepared.
+	// Evidence belongs to Prepared, to a RolledBack that is prepared, and to the Committed of a
+	// Decide.
 	Evidence txn.Evidence
 	// Reason, SQLState and Err explain RolledBack and Unknown, as in a Review.
 	Reason   string

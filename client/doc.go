@@ -26,8 +26,8 @@
 //	*HeuristicError   decided, but somebody interfered at a database: a person must look
 //
 // A timeout is never told as a rollback. "Rolled back" is said only where it is proven: the request
-// to commit never left this process, a branch is known to have ended without effect, or the
-// coordinator said so.
+// to commit, and a marker, never left this process, a branch is known to have ended without effect,
+// or the coordinator said so.
 //
 // # How a transaction ends
 //
@@ -39,6 +39,9 @@
 //	                no writer   that was all
 //	                one writer  its plain COMMIT decides
 //	                writers     PREPARE on all of them at once, then one Commit with all votes
+//	nil, with a     any         PREPARE on all writers but that one at once; then its COMMIT, with
+//	Delegate that               a marker, decides, and one Commit with all votes tells the
+//	is agreed upon              coordinator
 //
 // A context that has ended when the function returns counts as an error.
 //
@@ -48,8 +51,9 @@
 // was handed out by [IDFrom], always ends at the coordinator.
 //
 // From the moment at which a Commit with votes may have left the process, prepared branches belong
-// to the coordinator: this package neither commits nor rolls back a prepared branch, ever. The
-// application may die at any moment.
+// to the coordinator: this package neither commits nor rolls back a prepared branch, ever. From the
+// moment at which a marker may have left, "rolled back" is said only if its database has refused
+// it. The application may die at any moment.
 //
 // # Failures inside the function
 //
@@ -65,5 +69,6 @@
 //
 // The presumed-abort protocol behind it is that of Mohan, Lindsay and Obermarck, "Transaction
 // Management in the R* Distributed Database Management System" (TODS 1986), section 3; its
-// read-only and one-phase endings are section 3.1 there.
+// read-only and one-phase endings are section 3.1 there. The marker is the LogOnce of Guo et al.,
+// "Cornus: Atomic Commit for a Cloud DBMS with Storage Disaggregation" (PVLDB 16, 2022).
 package client

@@ -14,7 +14,14 @@ import (
 
 const testLog txn.LogID = 7
 
-var evidence = txn.Evidence{Identity: txn.Identity{System: 1, Database: 2}, XID: 3}
+// registered is what the coordinator knows of every resource, and evidence what its branches show.
+var (
+	registered = txn.Evidence{
+		Identity: txn.Identity{System: 1, Database: 2},
+		Position: txn.Position{Timeline: 2, LSN: 100},
+	}
+	evidence = txn.Evidence{Identity: registered.Identity, Position: registered.Position, XID: 3}
+)
 
 // decider is a coordinator of one test. It decides as a real one does, unless the test says
 // otherwise.
@@ -22,10 +29,13 @@ type decider struct {
 	onBegin   func(ctx context.Context, r txn.BeginRequest) (txn.Begun, error)
 	onCommit  func(ctx context.Context, r txn.CommitRequest) (txn.Result, error)
 	onOutcome func(ctx context.Context, id txn.ID) (txn.Result, error)
+	// leaves says that it leaves the decision to a branch where it is asked to.
+	leaves bool
 
 	mu        sync.Mutex
 	seq       txn.Seq
 	branches  map[txn.ID][]txn.Enlisted
+	delegates map[txn.ID]txn.BranchNo
 	begins    []txn.BeginRequest
 	commits   []txn.CommitRequest
 	outcomes  []txn.ID
@@ -49,6 +59,7 @@ func (d *decider) enlist(r txn.BeginRequest) txn.Begun {
 	defer d.mu.Unlock()
 	if d.branches == nil {
 		d.branches = map[txn.ID][]txn.Enlisted{}
+		d.delegates = map[txn.ID]txn.BranchNo{}
 	}
 	id := r.ID
 	if id.IsZero() {
@@ -58,9 +69,12 @@ func (d *decider) enlist(r txn.BeginRequest) txn.Begun {
 	for _, name := range r.Resources {
 		no := txn.BranchNo(len(d.branches[id]) + 1)
 		d.branches[id] = append(d.branches[id],
-			txn.Enlisted{Branch: no, Resource: name, Name: txn.NameOf(id, no)})
+			txn.Enlisted{Branch: no, Resource: name, Name: txn.NameOf(id, no), At: registered})
+		if d.leaves && r.ID.IsZero() && name == r.Delegate {
+			d.delegates[id] = no
+		}
 	}
-	return txn.Begun{ID: id, Branches: slices.Clone(d.branches[id])}
+	return txn.Begun{ID: id, Delegate: d.delegates[id], Branches: slices.Clone(d.branches[id])}
 }
 
 func (d *decider) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
@@ -117,6 +131,8 @@ func (d rollbacker) Rollback(ctx context.Context, id txn.ID, reason string) (txn
 
 // database is a resource of one test, and the branch of its one transaction at a time.
 type database struct {
+	// as, if not nil, stands for the branch.
+	as        client.Branch
 	name      string
 	openErr   error
 	onOpen    func(ctx context.Context)
@@ -177,6 +193,9 @@ func (db *database) open(ctx context.Context, o client.OpenOptions) (client.Bran
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.opened = append(db.opened, o)
+	if db.as != nil {
+		return db.as, nil
+	}
 	return db, nil
 }
 

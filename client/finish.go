@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,14 @@ type part struct {
 	review Review
 	no     txn.BranchNo
 	name   txn.Name
-	vote   txn.BranchVote
-	// err is behind a vote that is not Yes or ReadOnly.
-	err error
+	// at is what the coordinator knows of the resource, if the decision is left to a branch.
+	at   txn.Evidence
+	vote txn.BranchVote
+	// err is behind a vote that is not Yes or ReadOnly, and cause is its class.
+	err   error
+	cause txn.Cause
+	// decides says that the decision is left to it.
+	decides bool
 }
 
 // finish ends the transaction after its function has returned.
@@ -38,7 +44,7 @@ func (t *transaction) finish(ctx context.Context, ended, fnErr error) error {
 	return t.commit(ctx, open)
 }
 
-// abort rolls back and says so. It is true because no Commit was sent, and no PREPARE.
+// abort rolls back and says so. It is true because no Commit was sent, no PREPARE and no marker.
 func (t *transaction) abort(ctx context.Context, open []*entry, a *AbortedError) error {
 	t.abandon(ctx, open)
 	a.ID = t.registrar.known()
@@ -61,6 +67,10 @@ func (t *transaction) abandon(ctx context.Context, open []*entry) {
 // tell closes a transaction at the coordinator that was decided without it, so that it need not
 // wait for the deadline. Only memory is at stake, so that errors are of no interest: nothing is
 // prepared, and a coordinator that hears nothing rolls back what it knows nothing of.
+//
+// Where the decision was left to a branch, a coordinator that hears nothing has to ask that
+// branch's database, and so it has if it is only asked to roll back: it cannot know that no marker
+// is under way. This process can, since nobody else could have sent one, and votes No for it.
 func (t *transaction) tell(ctx context.Context, vote txn.Vote, reason string) {
 	if !t.registrar.used() {
 		return
@@ -71,7 +81,8 @@ func (t *transaction) tell(ctx context.Context, vote txn.Vote, reason string) {
 	if begun.ID.IsZero() || begun.Existing != nil {
 		return
 	}
-	if d, ok := t.client.decider.(Rollbacker); ok && vote == txn.VoteNo {
+	d, ok := t.client.decider.(Rollbacker)
+	if ok && vote == txn.VoteNo && begun.Delegate == 0 {
 		_, _ = d.Rollback(call, begun.ID, reason)
 		return
 	}
@@ -120,6 +131,9 @@ func (t *transaction) commit(ctx context.Context, open []*entry) error {
 	if err != nil {
 		return t.abort(ctx, open, t.refused(err))
 	}
+	if begun.Delegate != 0 {
+		return t.commitByDelegate(ctx, call, begun, all)
+	}
 	readers, writers := split(all)
 	if !pinned && len(writers) < 2 {
 		return t.commitPlainly(ctx, call, readers, writers)
@@ -166,7 +180,7 @@ func name(all []*part, begun txn.Begun) error {
 			return fmt.Errorf("client: the coordinator did not acknowledge the branch at %s",
 				p.resource)
 		}
-		p.no, p.name = b.Branch, b.Name
+		p.no, p.name, p.at = b.Branch, b.Name, b.At
 	}
 	return nil
 }
@@ -268,8 +282,21 @@ func (p *part) take(v txn.Vote, e Ending) {
 	}
 }
 
+// cast has a branch vote: a reader by its plain COMMIT, a writer by PREPARE.
+func (p *part) cast(ctx context.Context, id txn.ID) {
+	if p.review.Finding == FoundReader {
+		p.leave(ctx)
+		return
+	}
+	point.Hit(point.BeforePrepareSend, id)
+	p.prepare(ctx)
+	point.Hit(point.AfterVote, id)
+}
+
 func (p *part) refusal() *AbortedError {
-	return aborted(p.resource, p.vote.Reason, p.vote.SQLState, p.err)
+	a := aborted(p.resource, p.vote.Reason, p.vote.SQLState, p.err)
+	a.Cause = cmp.Or(p.cause, a.Cause)
+	return a
 }
 
 // commitByVote is two-phase commit. PREPARE goes out on all writers at once; their sessions are
@@ -280,39 +307,42 @@ func (t *transaction) commitByVote(
 ) error {
 	all := append(append([]*part{}, readers...), writers...)
 	defer t.announce(call, id, readers, writers)()
-	each(all, func(p *part) {
-		if p.review.Finding == FoundReader {
-			p.leave(call)
-		} else {
-			point.Hit(point.BeforePrepareSend, id)
-			p.prepare(call)
-			point.Hit(point.AfterVote, id)
-		}
-	})
-	r := txn.CommitRequest{ID: id, Ack: t.set.ack, Wait: t.set.wait, Plan: t.set.plan}
-	var no *part
-	for _, p := range all {
-		r.Votes = append(r.Votes, p.vote)
-		if p.vote.Vote == txn.VoteNo && no == nil {
-			no = p
-		}
+	each(all, func(p *part) { p.cast(call, id) })
+	r := t.request(id, all)
+	no := slices.IndexFunc(all, func(p *part) bool { return p.vote.Vote == txn.VoteNo })
+	if no >= 0 {
+		return t.rollBackByVote(ctx, r, all[no])
 	}
-	if no != nil {
-		return t.rollBackByVote(ctx, r, no)
-	}
-	limit := t.set.asking() + max(t.set.wait, txn.DefaultWait)
-	asked, cancel := settling(ctx, limit)
-	defer cancel()
-	result, err := t.client.settle(ctx, asked, r)
+	result, err := t.settle(ctx, r)
 	if err != nil && mutant.On(mutant.ClientRollsBack) {
 		each(writers, func(p *part) { p.branch.Finish(call, false) })
 	}
 	if err != nil {
-		t.report(txn.Result{ID: id, Outcome: txn.OutcomeUnknown, Label: t.set.label})
-		return &InDoubtError{ID: id, Err: err}
+		return err
 	}
 	t.report(result)
 	return outcomeError(result)
+}
+
+// request is the one Commit with all votes.
+func (t *transaction) request(id txn.ID, all []*part) txn.CommitRequest {
+	r := txn.CommitRequest{ID: id, Ack: t.set.ack, Wait: t.set.wait, Plan: t.set.plan}
+	for _, p := range all {
+		r.Votes = append(r.Votes, p.vote)
+	}
+	return r
+}
+
+// settle sends the votes until the outcome is known. If asking ends before, it is in doubt.
+func (t *transaction) settle(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
+	asked, cancel := settling(ctx, t.set.asking()+max(t.set.wait, txn.DefaultWait))
+	defer cancel()
+	result, err := t.client.settle(ctx, asked, r)
+	if err != nil {
+		t.report(txn.Result{ID: r.ID, Outcome: txn.OutcomeUnknown, Label: t.set.label})
+		return result, &InDoubtError{ID: r.ID, Err: err}
+	}
+	return result, nil
 }
 
 // announce tells the coordinator, beside the PREPAREs, that they are being sent, so that it can
@@ -344,7 +374,7 @@ func (t *transaction) announce(
 // and was never prepared, or nobody but this process could say Yes to it, and no intent was
 // announced; so that no coordinator can ever commit: the answer is certain even if the call is not,
 // and the prepared branches are rolled back by the coordinator, now or when the deadline has
-// passed.
+// passed. Why is told by the branch that is given, which is usually the one with the No.
 func (t *transaction) rollBackByVote(
 	ctx context.Context, r txn.CommitRequest, no *part,
 ) error {
@@ -352,12 +382,16 @@ func (t *transaction) rollBackByVote(
 	defer cancel()
 	result, err := t.client.settle(ctx, call, r)
 	if err == nil && result.Outcome != txn.OutcomeRolledBack {
-		result.Reason = fmt.Sprintf("%s voted No (%s), and the coordinator answered %s",
-			no.resource, no.vote.Reason, result.Outcome)
+		result.Reason = fmt.Sprintf("%s voted %s (%s), and the coordinator answered %s",
+			no.resource, no.vote.Vote, no.vote.Reason, result.Outcome)
 		return &HeuristicError{Result: result}
 	}
 	a := no.refusal()
 	a.ID = r.ID
+	if err == nil && no.decides && result.Cause != txn.CauseVotedNo {
+		// The coordinator was the one who decided before, and knows why.
+		a.Cause, a.Reason = cmp.Or(result.Cause, a.Cause), cmp.Or(result.Reason, a.Reason)
+	}
 	if err != nil {
 		result = txn.Result{
 			ID: r.ID, State: txn.StateRolledBack, Outcome: txn.OutcomeRolledBack, Cause: a.Cause,

@@ -21,6 +21,7 @@ type settings struct {
 	timeout  time.Duration
 	ack      txn.AckLevel
 	plan     txn.Plan
+	delegate string
 	wait     time.Duration
 	askFor   time.Duration
 	retries  int
@@ -61,10 +62,27 @@ func Timeout(d time.Duration) Option { return func(s *settings) { s.timeout = d 
 // txn.AckDecided, as soon as the decision is durable.
 func Ack(level txn.AckLevel) Option { return func(s *settings) { s.ack = level } }
 
-// Plan set to txn.PlanClassic rules out the parallel plan, which is otherwise used where Ack is
-// txn.AckDecided: the coordinator then writes nothing down while the branches are being prepared,
-// so that a transaction never waits, after a crash of the coordinator, for a database that is away.
+// Plan set to txn.PlanClassic rules out [Delegate], and the parallel plan, which is otherwise used
+// where Ack is txn.AckDecided: the coordinator then writes nothing down while the branches are
+// being prepared, so that a transaction never waits, after a crash of the coordinator, for a
+// database that is away.
 func Plan(p txn.Plan) Option { return func(s *settings) { s.plan = p } }
+
+// Delegate leaves the decision to this resource: its branch is not prepared but commits as it is,
+// once all others are prepared, together with a row that says so, its marker.
+//
+// It saves one PREPARE and one COMMIT PREPARED, and the coordinator writes down beside phase two
+// what is decided already. The price: while this one database is away after a crash, of the
+// application or of the coordinator, all other branches wait for it, prepared; so choose the one
+// that is away least, and keep it the same for all transactions if you can.
+//
+// It needs the marker schema at the database, which `gavel markers` makes, and a branch that can
+// commit with a marker, as that of a pgxtx.DB. The transaction is decided as without it if the
+// resource is not among the first two that take part; with an IdempotencyKey, or after an IDFrom
+// that came before them; with ReadOnly; and wherever the coordinator does not agree, for example
+// because the schema is missing. Branches that other processes enlist have no place in such a
+// transaction. Defaults to none; at most txn.MaxResourceNameLen bytes.
+func Delegate(resource string) Option { return func(s *settings) { s.delegate = resource } }
 
 // Wait bounds how long, after the decision, a commit with txn.AckApplied waits for its branches.
 // InTx then returns nil, because the decision stands, and [Report] shows which are pending.
@@ -108,6 +126,9 @@ func (s settings) validate() error {
 	case len(s.key) > txn.MaxKeyLen:
 		return fmt.Errorf("%w: IdempotencyKey has %d bytes, and %d is the limit", ErrOption,
 			len(s.key), txn.MaxKeyLen)
+	case len(s.delegate) > txn.MaxResourceNameLen:
+		return fmt.Errorf("%w: Delegate has %d bytes, and %d is the limit", ErrOption,
+			len(s.delegate), txn.MaxResourceNameLen)
 	case s.key == "" && len(s.body) > 0:
 		return fmt.Errorf("%w: IdempotencyKey has a body and no key", ErrOption)
 	case s.timeout < 0 || s.wait < 0 || s.askFor < 0:
@@ -123,6 +144,15 @@ func (s settings) validate() error {
 		return nil
 	}
 	return fmt.Errorf("%w: isolation level %q", ErrOption, string(s.level))
+}
+
+// decides is the resource that the coordinator is asked to leave the decision to. One that must not
+// write cannot keep a marker.
+func (s settings) decides() string {
+	if s.readOnly || s.plan == txn.PlanClassic {
+		return ""
+	}
+	return s.delegate
 }
 
 // undecided is the life of the transaction until somebody decides.

@@ -64,6 +64,7 @@ func TestInvalidOptions(t *testing.T) {
 		"retry":     client.Retry(-1),
 		"retries":   client.Retry(client.MaxRetries + 1),
 		"isolation": client.Isolation("CHAOS"),
+		"delegate":  client.Delegate(strings.Repeat("x", txn.MaxResourceNameLen+1)),
 	} {
 		err := client.New(&decider{}).InTx(t.Context(), func(context.Context) error {
 			t.Errorf("%s: the function was called", name)

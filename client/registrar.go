@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/gavel-tx/gavel/txn"
@@ -13,6 +14,7 @@ import (
 // makes the id that every later request needs.
 type registrar struct {
 	decider Decider
+	// request is the first one, but for its Resources. Its Delegate belongs to mu.
 	request txn.BeginRequest
 	// ctx ends with the transaction; stop ends it.
 	ctx  context.Context
@@ -54,6 +56,13 @@ func (r *registrar) want(names ...string) {
 	}
 }
 
+// undelegate has the coordinator not be asked to leave the decision to a branch, unless it was.
+func (r *registrar) undelegate() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.request.Delegate = ""
+}
+
 // run sends requests until everything that is wanted was told, or one failed: the transaction can
 // only roll back then, and later wishes are void.
 func (r *registrar) run() {
@@ -81,8 +90,14 @@ func (r *registrar) next(first bool) (txn.BeginRequest, bool) {
 		return txn.BeginRequest{}, false
 	}
 	req := r.request
-	if known {
+	switch {
+	case known && r.mu.begun.Delegate != 0:
+		// Only who decides may enlist more.
+		req = txn.BeginRequest{ID: r.mu.begun.ID, Delegate: r.request.Delegate}
+	case known:
 		req = txn.BeginRequest{ID: r.mu.begun.ID}
+	case !slices.Contains(r.mu.wanted, req.Delegate):
+		req.Delegate = ""
 	}
 	req.Resources = r.mu.wanted
 	r.mu.wanted = nil

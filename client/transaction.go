@@ -63,7 +63,7 @@ func IDFrom(ctx context.Context) (txn.ID, error) {
 
 func newTransaction(ctx context.Context, c *Client, s settings) *transaction {
 	return &transaction{client: c, set: s, registrar: newRegistrar(ctx, c.decider, txn.BeginRequest{
-		Timeout: s.timeout, Label: s.label, Key: s.key, Body: s.body,
+		Timeout: s.timeout, Label: s.label, Key: s.key, Body: s.body, Delegate: s.decides(),
 	})}
 }
 
@@ -175,6 +175,9 @@ func (t *transaction) open(ctx context.Context, e *entry, open Opener) {
 		Level: t.set.level, ReadOnly: t.set.readOnly, IdleTimeout: t.set.undecided(),
 		ID: t.registrar.known(),
 	})
+	if _, able := b.(DelegateBranch); e.resource == t.set.delegate && !able {
+		t.registrar.undelegate()
+	}
 	t.mu.Lock()
 	late := t.mu.ended
 	e.branch, e.err = b, err

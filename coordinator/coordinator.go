@@ -167,7 +167,7 @@ func (c *Coordinator) run(state *protocol.State) {
 	for _, r := range c.cfg.Resources {
 		w := newWorkers(c, r, len(state.Adopted()))
 		c.workers[r.Name] = w
-		for range c.cfg.Workers + 1 {
+		for range c.cfg.Workers + 2 {
 			c.join.Go(func() { w.run(ctx) })
 		}
 	}

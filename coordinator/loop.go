@@ -152,9 +152,9 @@ type workers struct {
 }
 
 // newWorkers makes room for the calls that may run: the configured number, each of which is split
-// by the adopted logs, and a listing or registration.
+// by the adopted logs, a listing or registration, and a removal of markers.
 func newWorkers(c *Coordinator, r Resource, adopted int) *workers {
-	return &workers{c: c, r: r.Manager, calls: make(chan *core.Call, c.cfg.Workers*(1+adopted)+1)}
+	return &workers{c: c, r: r.Manager, calls: make(chan *core.Call, c.cfg.Workers*(1+adopted)+2)}
 }
 
 // run is one worker, until ctx ends.
@@ -190,6 +190,10 @@ func (w *workers) ask(ctx context.Context, call *core.Call) (a core.Answer) {
 			CommitOnePhase(ctx, call.Fence, call.Branches)
 	case core.Inquire:
 		a.Findings, a.Err = w.r.Inquire(ctx, call.Fence, call.Branches)
+	case core.Decide:
+		a.Findings, a.Err = w.r.(participant.Delegate).Decide(ctx, call.Fence, call.Branches)
+	case core.RemoveMarkers:
+		a.Err = w.r.(participant.Delegate).RemoveMarkers(ctx, call.Fence, call.IDs)
 	case core.List:
 		a.Listing, a.Err = w.r.List(ctx, call.Fence)
 	case core.Describe:
@@ -198,8 +202,7 @@ func (w *workers) ask(ctx context.Context, call *core.Call) (a core.Answer) {
 	return a
 }
 
-// describe asks who the resource is. It counts as able to commit in one phase only if it can be
-// asked to.
+// describe asks who the resource is. It counts as able to do only what it can be asked to.
 func (w *workers) describe(ctx context.Context) (participant.Description, error) {
 	d, ok := w.r.(participant.Describer)
 	if !ok {
@@ -208,6 +211,8 @@ func (w *workers) describe(ctx context.Context) (participant.Description, error)
 	desc, err := d.Describe(ctx)
 	_, can := w.r.(participant.OnePhaser)
 	desc.OnePhase = desc.OnePhase && can
+	_, can = w.r.(participant.Delegate)
+	desc.Delegate = desc.Delegate && can
 	return desc, err
 }
 

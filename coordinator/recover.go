@@ -119,7 +119,8 @@ func (p PlanRequest) judge(
 // under way.
 func (p PlanRequest) live(says protocol.Says) protocol.Says {
 	switch says {
-	case protocol.SaysNothing, protocol.SaysOnePhase, protocol.SaysIntent:
+	case protocol.SaysNothing, protocol.SaysOnePhase, protocol.SaysIntent,
+		protocol.SaysDelegate:
 		if p.Running {
 			return protocol.SaysLive
 		}
@@ -174,9 +175,9 @@ func (p PlanRequest) missing(
 				continue
 			}
 			says[name] = p.live(d.Says())
-			if says[name] == protocol.SaysLive {
-				// Its coordinator has asked, and an inquiry is no mere look: a resource may
-				// remember what it has answered.
+			if says[name] == protocol.SaysLive || says[name] == protocol.SaysDelegate {
+				// Its coordinator has asked, or is to ask for the marker; and an inquiry is no mere
+				// look: a resource may remember what it has answered.
 				rows = append(rows, judged(r.Name, name, protocol.Facts{Says: says[name],
 					Standing: txn.StandingGone}))
 				continue

@@ -36,6 +36,10 @@ const MaxBatch = 256
 // in part.
 const MaxListed = 100_000
 
+// MaxMarkers bounds the markers of one Listing, and those of one call of RemoveMarkers. What is
+// left out is listed later, when others were removed.
+const MaxMarkers = 10_000
+
 // ErrFenced is returned by every method when the call's fence is older than one already seen from
 // the same log: the caller was deposed and must stop. Nothing was done.
 var ErrFenced = errors.New("participant: fenced: a newer epoch of this log has been seen")
@@ -78,8 +82,11 @@ type Finding struct {
 	SQLState string
 	// Evidence answers an Inquire. Of a Prepared branch it is that of a Yes vote, with all that a
 	// Yes vote vouches for. Of one that is Gone or RolledBack it has the identity and the position
-	// at which it was not found, and an XID only if the branch is known to have been prepared.
+	// at which it was not found, and an XID only if the branch is known to have been prepared. A
+	// Decide has the identity and the position in any case.
 	Evidence txn.Evidence
+	// Votes answer a Decide that found the branch Committed: those that its marker holds.
+	Votes []txn.BranchVote
 }
 
 // Listed is one prepared branch found by List.
@@ -112,6 +119,9 @@ type Listing struct {
 	// Used and Limit are the prepared slots of the resource manager, all databases together. Limit
 	// 0: none.
 	Used, Limit int
+	// Markers are the transactions of the caller's log that have a marker of their commit here, in
+	// the order of their ids, at most MaxMarkers of them.
+	Markers []txn.ID
 }
 
 // Resource is one resource manager. All methods are safe for concurrent use. Slices passed in are
@@ -169,6 +179,32 @@ type OnePhaser interface {
 	CommitOnePhase(ctx context.Context, f txn.Fence, b []Branch) ([]Finding, error)
 }
 
+// Delegate is implemented by resources to which the decision can be left: instead of preparing its
+// branch there, a client commits it together with a marker, which holds the votes of all other
+// branches. There is one marker for a transaction at most, and whoever writes it first decides: one
+// without votes says that the transaction never commits. It is safe for concurrent use, and slices
+// are treated as those of a Resource are.
+//
+// A marker is the LogOnce of Cornus (Guo et al., PVLDB 16, 2022), kept by a database.
+type Delegate interface {
+	// Decide tells how transactions end of which each branch given is the one with the marker, and
+	// makes it so: where there is no marker it writes one that says never.
+	//
+	//	Committed    durably committed, with Votes
+	//	RolledBack   there is, durably, a marker that says never, by this call or before; so that
+	//	             no commit with a marker can succeed any more, not even one under way
+	//	Held         as everywhere: the resource is another one, or went backwards
+	//	Foreign      as everywhere: it is not of the caller's log
+	//	Unknown      ask again; a commit with a marker may be under way
+	//
+	// Its Finding has the identity and the position of the resource in any case but Unknown.
+	Decide(ctx context.Context, f txn.Fence, b []Branch) ([]Finding, error)
+	// RemoveMarkers removes markers of commits, of the caller's log, that nobody will ask for any
+	// more. A marker that says never stays: the client that it is against may be no more than slow.
+	// An error leaves them where they are, or some of them.
+	RemoveMarkers(ctx context.Context, f txn.Fence, ids []txn.ID) error
+}
+
 // Describer is implemented by resources that can tell what they are.
 type Describer interface {
 	// Describe connects and returns the facts that registration records, with a check of everything
@@ -191,6 +227,8 @@ type Description struct {
 	// OnePhase says whether the adapter implements OnePhaser. A caller asks this and not the type:
 	// the client of a resource in another process has the method whatever the resource can do.
 	OnePhase bool
+	// Delegate says, likewise, whether the adapter implements Delegate and was set up for it.
+	Delegate bool
 	Checks   []Check
 }
 

@@ -44,15 +44,26 @@ type BeginRequest struct {
 	// Key, if not empty, makes the transaction happen once: a second Begin with the same key
 	// answers with the first one's transaction. At most MaxKeyLen bytes.
 	Key string
+	// Delegate, if not empty, names one of Resources to which the decision is to be left, if the
+	// coordinator agrees: [Begun] says whether it does. With ID set, where a decision is left to a
+	// branch, it must name the resource of that one: only the client that decides may enlist more,
+	// because its marker must speak for every branch.
+	Delegate string
 	// Body is what the key stands for, e.g. the request that the transaction carries out. The same
 	// key with another body is refused. Only a hash of it is kept.
 	Body []byte
 }
 
-// Begun answers a BeginRequest. Nothing of it is durable: a transaction that was only begun leaves
-// no trace.
+// Begun answers a BeginRequest. Nothing of it is durable, and a transaction that was only begun
+// leaves no trace, but for one with a Delegate.
 type Begun struct {
 	ID ID
+	// Delegate, if not zero, is the branch to which the decision is left. It is never prepared: its
+	// client commits it, with a marker that holds the votes of all others, once each of them is Yes
+	// or ReadOnly, and votes Committed for it. That the decision was left there is durable, with
+	// the branches so far: until the marker is found, or one was put in its place that says the
+	// opposite, nobody can say how the transaction ends.
+	Delegate BranchNo
 	// Branches are all branches of the transaction so far, in the order of their numbers. A branch
 	// may be prepared only after it stands here.
 	Branches []Enlisted
@@ -68,6 +79,10 @@ type Enlisted struct {
 	Branch   BranchNo
 	Resource string
 	Name     Name
+	// At, where the decision is left to a branch, is who the resource was when it was registered,
+	// and how far its history had come. The client compares: with a branch that is elsewhere, or on
+	// a lower timeline, the transaction must not commit. Otherwise it is zero.
+	At Evidence
 }
 
 // BranchVote is one branch's vote with its evidence.

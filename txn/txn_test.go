@@ -190,7 +190,7 @@ func TestWords(t *testing.T) {
 			t.Errorf("value %d is %q", n, w)
 		}
 	}
-	check(int(VoteReadOnly)+1, func(i int) string { return Vote(i).String() })
+	check(int(VoteCommitted)+1, func(i int) string { return Vote(i).String() })
 	check(int(StandingForeign)+1, func(i int) string { return Standing(i).String() })
 	check(int(OutcomeForgotten)+1, func(i int) string { return Outcome(i).String() })
 	check(int(StateHeuristic)+1, func(i int) string { return State(i).String() })

@@ -17,6 +17,9 @@ const (
 	VoteNo
 	// VoteReadOnly: the branch changed nothing and has ended; it needs no phase two.
 	VoteReadOnly
+	// VoteCommitted: the branch to which the decision was left is durably committed, together with
+	// its marker. No other branch votes so.
+	VoteCommitted
 )
 
 // Identity tells one database from every other, whatever its address. For PostgreSQL: the cluster's
@@ -163,7 +166,8 @@ const (
 	// PlanParallel: the forced INTENT record is written beside the prepares. Together, a durable
 	// intent and the Yes of all that it lists are the decision.
 	PlanParallel
-	// PlanDelegate is reserved.
+	// PlanDelegate: the decision is left to one of the branches, which is committed and not
+	// prepared. A marker that commits with it is the decision.
 	PlanDelegate
 )
 
@@ -179,7 +183,7 @@ const (
 )
 
 func (v Vote) String() string {
-	return word(int(v), "UNKNOWN", "YES", "NO", "READ_ONLY")
+	return word(int(v), "UNKNOWN", "YES", "NO", "READ_ONLY", "COMMITTED")
 }
 
 func (s Standing) String() string {

@@ -331,6 +331,16 @@ func (b *branch) explain(err error) client.Ending {
 
 // Prepare implements client.Branch.
 func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
+	return b.vote(ctx, func(how pgbranch.PrepareOptions) pgbranch.Verdict {
+		return pgbranch.Prepare(ctx, b.pg(), name, how)
+	})
+}
+
+// vote ends the branch by one message that also has it do what is queued, and lets go of the
+// connection.
+func (b *branch) vote(
+	ctx context.Context, send func(pgbranch.PrepareOptions) pgbranch.Verdict,
+) client.Ending {
 	if err := b.close(); err != nil {
 		b.rollBack(ctx)
 		return b.explain(err)
@@ -340,10 +350,10 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 	if b.pgxTx() == nil {
 		how.Begin = &b.begin
 	}
-	v := pgbranch.Prepare(ctx, b.pg(), name, how)
+	v := send(how)
 	lost, ok := errors.AsType[*pgbranch.TransportError](v.Err)
 	if v.Vote == txn.VoteUnknown && ok && !lost.Sent {
-		// Nothing was sent, so that nothing is prepared, and ends here without effect.
+		// Nothing was sent, so that nothing is prepared or committed, and ends here without effect.
 		v.Vote = txn.VoteNo
 		b.rollBack(ctx)
 	}
@@ -351,10 +361,16 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 		b.forgetConnection(ctx)
 	}
 	b.release()
+	return ending(v)
+}
+
+func ending(v pgbranch.Verdict) client.Ending {
 	e := client.Ending{Evidence: v.Evidence, Reason: v.Reason, SQLState: v.SQLState, Err: v.Err}
 	switch v.Vote {
 	case txn.VoteYes:
 		e.Standing = txn.StandingPrepared
+	case txn.VoteCommitted:
+		e.Standing = txn.StandingCommitted
 	case txn.VoteNo:
 		e.Standing = txn.StandingRolledBack
 	}

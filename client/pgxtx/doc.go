@@ -49,6 +49,14 @@
 // that sends a notification is not seen by any of these: its notification goes out when the branch
 // commits.
 //
+// # A branch that decides
+//
+// With client.Delegate a branch is not prepared: its COMMIT, after a row that says so, the marker,
+// in one message with what is queued, is the decision. The database needs the schema of the
+// markers, which `gavel markers` makes, and the application's role the right to insert into it. A
+// branch that only read decides all the same, but where its session is read-only the transaction
+// can only roll back.
+//
 // # A lost COMMIT
 //
 // Where one database decides alone, the number of its transaction is read before COMMIT is sent. If

@@ -5,10 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 )
 
@@ -64,7 +66,12 @@ func start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return nil
+	// bank_a can keep markers, and bank_b cannot.
+	return srvA.Exec(ctx, "postgres", markerSchema())
+}
+
+func markerSchema() string {
+	return strings.Join(pgbranch.MarkerSchema("gavel_owner", "app"), ";\n")
 }
 
 // stop may be called twice.

@@ -80,7 +80,7 @@ func (db *DB) queue(ctx context.Context, rows int64, sql string, args []any) err
 		}
 		// Within the same use, so that the branch does not end before the rows are counted.
 		if tag, err = (&tx{b: b}).run(ctx, sql, args); err == nil {
-			err = counted(tag, rows)
+			err = pgbranch.Count(tag, rows)
 		}
 	})
 	switch {
@@ -104,13 +104,6 @@ func (b *branch) refuse(err error) {
 	b.fail(err)
 	b.mu.Unlock()
 	b.letGo(false)
-}
-
-func counted(tag pgconn.CommandTag, rows int64) error {
-	if rows == anyRows || tag.RowsAffected() == rows {
-		return nil
-	}
-	return fmt.Errorf("%w: %s, and it must be %d", ErrRows, tag, rows)
 }
 
 // later queues a statement, unless that cannot be. The caller is inside.

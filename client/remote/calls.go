@@ -130,9 +130,11 @@ func encodable(call *gavelv1.SessionCall) bool {
 	switch c := call.GetCall().(type) {
 	case *gavelv1.SessionCall_Begin:
 		b := c.Begin
-		return valid(b.GetLabel()) && valid(b.GetIdempotencyKey()) && allValid(b.GetResources())
+		return valid(b.GetLabel()) && valid(b.GetIdempotencyKey()) && valid(b.GetDelegate()) &&
+			allValid(b.GetResources())
 	case *gavelv1.SessionCall_Enlist:
-		return valid(c.Enlist.GetTransactionId()) && allValid(c.Enlist.GetResources())
+		return valid(c.Enlist.GetTransactionId()) && allValid(c.Enlist.GetResources()) &&
+			valid(c.Enlist.GetDelegate())
 	case *gavelv1.SessionCall_Commit:
 		for _, v := range c.Commit.GetVotes() {
 			if !valid(v.GetReason()) || !valid(v.GetSqlstate()) {

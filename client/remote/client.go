@@ -116,8 +116,8 @@ func (c *Client) Close() error {
 }
 
 // Begin starts a transaction or, with an ID, enlists resources in one. A *txn.Refusal says why
-// not. Whatever the error, nothing lasting has happened: a lost answer leaves at most an empty
-// transaction that expires.
+// not. Whatever the error, no work has been done that lasts: a lost answer leaves at most an empty
+// transaction that expires, with or without a delegate.
 func (c *Client) Begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, error) {
 	var begun txn.Begun
 	err := c.ask(ctx, func(ctx context.Context) (err error) {
@@ -145,6 +145,9 @@ func (c *Client) begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, erro
 	if begun.Branches, err = wire.DecodeEnlisted(a.GetBranches()); err != nil {
 		return txn.Begun{}, &nonsense{err}
 	}
+	if begun.Delegate, err = wire.DecodeDelegate(a.GetDelegate(), begun.Branches); err != nil {
+		return txn.Begun{}, &nonsense{err}
+	}
 	if a.GetExisting() != nil {
 		existing, err := wire.DecodeResult(a.GetExisting())
 		if err != nil {
@@ -157,16 +160,19 @@ func (c *Client) begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, erro
 
 func (c *Client) enlist(ctx context.Context, r txn.BeginRequest) (txn.Begun, error) {
 	a, err := c.calls.enlist(ctx, &gavelv1.EnlistBranchRequest{
-		TransactionId: r.ID.String(), Resources: slices.Clone(r.Resources),
+		TransactionId: r.ID.String(), Resources: slices.Clone(r.Resources), Delegate: r.Delegate,
 	})
 	if err != nil {
 		return txn.Begun{}, err
 	}
-	branches, err := wire.DecodeEnlisted(a.GetBranches())
-	if err != nil {
+	begun := txn.Begun{ID: r.ID, Timeout: a.GetTimeout().AsDuration()}
+	if begun.Branches, err = wire.DecodeEnlisted(a.GetBranches()); err != nil {
 		return txn.Begun{}, &nonsense{err}
 	}
-	return txn.Begun{ID: r.ID, Branches: branches, Timeout: a.GetTimeout().AsDuration()}, nil
+	if begun.Delegate, err = wire.DecodeDelegate(a.GetDelegate(), begun.Branches); err != nil {
+		return txn.Begun{}, &nonsense{err}
+	}
+	return begun, nil
 }
 
 // beginRequest sends a hash in place of the body: the coordinator keeps no more than a hash
@@ -175,6 +181,7 @@ func (c *Client) enlist(ctx context.Context, r txn.BeginRequest) (txn.Begun, err
 func beginRequest(r txn.BeginRequest) *gavelv1.BeginTransactionRequest {
 	out := &gavelv1.BeginTransactionRequest{
 		Resources: slices.Clone(r.Resources), Label: r.Label, IdempotencyKey: r.Key,
+		Delegate: r.Delegate,
 	}
 	if r.Timeout != 0 {
 		out.Timeout = durationpb.New(r.Timeout)

@@ -37,7 +37,10 @@ type scripted struct {
 	lines  []line
 	commit *gavelv1.CommitTransactionRequest
 	begin  *gavelv1.BeginTransactionRequest
-	list   *gavelv1.ListTransactionsRequest
+	// delegate and at are those of every begin.
+	delegate uint32
+	at       txn.Evidence
+	list     *gavelv1.ListTransactionsRequest
 }
 
 // line is one answer: an error, or a result (for Begin: a transaction with its id).
@@ -63,15 +66,22 @@ func (s *scripted) BeginTransaction(
 		return nil, err
 	}
 	return &gavelv1.BeginTransactionResponse{
-		TransactionId: t.GetTransactionId(), Branches: t.GetBranches(),
+		TransactionId: t.GetTransactionId(), Branches: s.branches(t), Delegate: s.delegate,
 	}, nil
+}
+
+func (s *scripted) branches(t *gavelv1.Transaction) []*gavelv1.Branch {
+	for _, b := range t.GetBranches() {
+		b.At = wire.EncodeEvidence(s.at)
+	}
+	return t.GetBranches()
 }
 
 func (s *scripted) EnlistBranch(
 	context.Context, *gavelv1.EnlistBranchRequest,
 ) (*gavelv1.EnlistBranchResponse, error) {
 	t, err := s.next()
-	return &gavelv1.EnlistBranchResponse{Branches: t.GetBranches()}, err
+	return &gavelv1.EnlistBranchResponse{Branches: s.branches(t), Delegate: s.delegate}, err
 }
 
 func (s *scripted) CommitTransaction(

@@ -17,11 +17,12 @@ import (
 //
 // The votes are those of branches that the caller prepared. From the first attempt on the caller
 // must not finish such a branch itself, whatever Commit returns: an attempt without an answer may
-// have committed the transaction.
+// have committed the transaction. With a vote of Committed the delegate has done so before the
+// call, and then every error wraps txn.ErrUnknown, also that of a call that was not sent.
 func (c *Client) Commit(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
 	if ctx.Err() != nil {
 		return txn.Result{}, fmt.Errorf("client/remote: commit of %s was not sent: %w",
-			r.ID, context.Cause(ctx))
+			r.ID, afterSilence(delegated(r.Votes), context.Cause(ctx)))
 	}
 	if r.Intent {
 		return c.announce(ctx, r)
@@ -45,12 +46,13 @@ func (c *Client) announce(ctx context.Context, r txn.CommitRequest) (txn.Result,
 	return result, nil
 }
 
-// decide is the loop. open remembers the first attempt that may have taken effect unanswered:
-// from then on only an answer that tells the outcome ends the question.
+// decide is the loop. open remembers what may have committed the transaction, the delegate or the
+// first attempt that was not answered: from then on only an answer that tells the outcome ends the
+// question.
 func (c *Client) decide(ctx context.Context, r txn.CommitRequest) (txn.Result, error) {
 	req := commitRequest(r)
 	pauses := c.newPauses()
-	var open error
+	open := delegated(r.Votes)
 	for {
 		result, raw := c.commit(ctx, r.ID, req)
 		if raw == nil {
@@ -67,7 +69,7 @@ func (c *Client) decide(ctx context.Context, r txn.CommitRequest) (txn.Result, e
 		case !refused && judge(raw) == hopeless:
 			return txn.Result{}, fmt.Errorf("%w: %w", txn.ErrUnknown, raw)
 		case !refused && open == nil:
-			open = err
+			open = fmt.Errorf("an earlier attempt was not answered: %w", err)
 		}
 		if why := wait(ctx, pauses.NextBackOff()); why != nil {
 			return txn.Result{}, fmt.Errorf("%w: %w: %w", txn.ErrUnknown, why, err)
@@ -104,14 +106,26 @@ func passing(r txn.Reason) bool {
 	}
 }
 
-// afterSilence is a refusal as the caller may take it. Alone it means that the commit did
-// nothing. After an attempt that nobody answered it means so only if it tells the outcome.
-func afterSilence(open error, refusal *txn.Refusal) error {
-	if open == nil || refusal.Reason == txn.ReasonRolledBack {
-		return refusal
+// errDelegated is why a transaction is open although the coordinator was not asked, or refused.
+var errDelegated = errors.New("client/remote: the delegate has committed")
+
+// delegated is errDelegated if the votes say so.
+func delegated(votes []txn.BranchVote) error {
+	for _, v := range votes {
+		if v.Vote == txn.VoteCommitted {
+			return errDelegated
+		}
 	}
-	return fmt.Errorf("%w: an earlier attempt was not answered (%w), and then: %w",
-		txn.ErrUnknown, open, refusal)
+	return nil
+}
+
+// afterSilence is why a commit failed, as the caller may take it. Alone it means that the commit
+// did nothing. Where the transaction is open it means so only if it tells the outcome.
+func afterSilence(open, why error) error {
+	if open == nil || txn.ReasonOf(why) == txn.ReasonRolledBack {
+		return why
+	}
+	return fmt.Errorf("%w: %w, and then: %w", txn.ErrUnknown, open, why)
 }
 
 func commitRequest(r txn.CommitRequest) *gavelv1.CommitTransactionRequest {

@@ -39,7 +39,7 @@
 //	error with txn.ErrUnknown     open: ask Outcome later
 //	any other error               the commit was refused or never sent, and did nothing
 //
-// A timeout is never RolledBack. Neither is a refusal that follows an unanswered attempt: "there
-// is no such transaction" may then well come from a coordinator that lost its log, and is
-// reported as open.
+// A timeout is never RolledBack. Neither is a refusal that follows an unanswered attempt, or a
+// commit of the delegate: "there is no such transaction" may then well come from a coordinator that
+// lost its log, and is reported as open.
 package remote

@@ -38,7 +38,8 @@ type step struct {
 
 func (a *appender) empty() bool {
 	r := a.ready
-	return len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 && r.Confirm == 0
+	return len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes)+len(r.Removals) == 0 &&
+		r.Confirm == 0
 }
 
 // maxAppend is a quarter of a frame, or what the log takes if that is less.
@@ -89,6 +90,9 @@ func passed(r protocol.Record) []step {
 		point.Hit(point.BeforeForce, r.ID)
 		return []step{{point.AfterForceBeforeSend, r.ID}}
 	case protocol.IntentRecord:
+		point.Hit(point.BeforeIntent, r.ID)
+		return []step{{point.AfterIntent, r.ID}}
+	case protocol.DelegateRecord:
 		point.Hit(point.BeforeIntent, r.ID)
 		return []step{{point.AfterIntent, r.ID}}
 	case protocol.EndRecord:

@@ -246,6 +246,9 @@ func (c *Core) carry() error {
 			}
 			c.out.Notes = append(c.out.Notes, note)
 		}
+		for _, rm := range r.Removals {
+			c.remove(rm)
+		}
 		if r.Confirm != 0 {
 			// The lock on the log's directory lasts for as long as this process does: that we run
 			// is the proof.
@@ -277,6 +280,15 @@ func (c *Core) send(m protocol.Message) {
 		c.m.Step(answerUnknown(m, "the resource is not configured"))
 	case !l.q.add(m):
 		c.m.Step(answerUnknown(m, "too many messages wait for this resource"))
+	}
+}
+
+// remove has markers removed, unless that is under way at their resource: a later listing shows
+// those that are left.
+func (c *Core) remove(r protocol.Removal) {
+	if l := c.byName[c.m.Name(r.RM)]; l != nil && !l.keeper.removing {
+		l.keeper.removing = true
+		c.ask(l.name, RemoveMarkers).IDs = r.IDs
 	}
 }
 

@@ -36,6 +36,8 @@ type keeper struct {
 	anew bool
 	// unfit is the check that failed in this round. What is prepared is swept all the same.
 	unfit error
+	// removing: markers are being removed.
+	removing bool
 	// looking: the listing under way is the look for foreign branches.
 	looking bool
 	// floor is how far the resource had been seen to come when the round began. It is read before
@@ -116,6 +118,8 @@ func (k *keeper) list() {
 
 func (k *keeper) answered(call *Call, a Answer) {
 	switch {
+	case call.What == RemoveMarkers:
+		k.removing = false
 	case call.What == Describe && a.Err != nil:
 		k.end(fmt.Errorf("describe: %w", a.Err))
 	case call.What == Describe:
@@ -196,7 +200,7 @@ func (k *keeper) register() {
 	k.c.registering[k.c.lastReq] = k
 	k.c.m.Step(protocol.Register{Req: k.c.lastReq, Name: k.res.Name, Kind: d.Kind,
 		Identity: d.Identity, Position: d.Position, Floor: k.floor,
-		Accept: k.res.AcceptIdentity, OnePhase: d.OnePhase})
+		Accept: k.res.AcceptIdentity, OnePhase: d.OnePhase, Delegate: d.Delegate})
 }
 
 func (k *keeper) registered(err error) {
@@ -218,7 +222,8 @@ func (k *keeper) swept(call *Call, l participant.Listing) {
 		names[i] = protocol.SweptName{Name: b.Name, Ours: b.Ours}
 	}
 	k.c.m.Step(protocol.Swept{RM: k.c.m.RM(k.res.Name), Identity: l.Identity,
-		Position: l.Position, Floor: call.floor, Names: names, Partial: l.Truncated})
+		Position: l.Position, Floor: call.floor, Names: names, Partial: l.Truncated,
+		Markers: l.Markers})
 	k.count(l)
 	k.end(k.unfit)
 }

@@ -21,8 +21,10 @@ type Call struct {
 	What     What
 	// Fence is on whose behalf the question is asked. Describe has none.
 	Fence txn.Fence
-	// Branches of the acts; Describe and List have none.
+	// Branches of the acts; the other questions have none.
 	Branches []participant.Branch
+	// IDs are those whose markers RemoveMarkers removes.
+	IDs []txn.ID
 
 	batch []*item
 	floor txn.Position
@@ -38,15 +40,17 @@ const (
 	Rollback
 	OnePhase
 	Inquire
+	Decide
 	List
 	Describe
+	RemoveMarkers
 )
 
 func (w What) String() string {
 	if w < protocol.Acts {
 		return protocol.Act(w).String()
 	}
-	return [...]string{"LIST", "DESCRIBE"}[w-protocol.Acts]
+	return [...]string{"LIST", "DESCRIBE", "REMOVE_MARKERS"}[w-protocol.Acts]
 }
 
 // Answer is what came back. Exactly one of the fields belongs to the question, unless Err says that
@@ -146,7 +150,7 @@ func (c *Core) Answered(call *Call, a Answer) {
 		return
 	}
 	l := c.byName[call.Resource]
-	if call.What == List || call.What == Describe {
+	if call.What >= List {
 		l.keeper.answered(call, a)
 		return
 	}
@@ -197,7 +201,7 @@ func (l *lane) finished(batch []*item, found []participant.Finding) {
 	for i, it := range batch {
 		l.c.m.Step(protocol.Finished{ID: it.msg.ID, Branch: it.msg.Name.Branch, Act: it.msg.Act,
 			Standing: found[i].Standing, Reason: found[i].Reason, SQLState: found[i].SQLState,
-			Evidence: found[i].Evidence})
+			Evidence: found[i].Evidence, Votes: found[i].Votes})
 		point.Hit(point.AfterAck, it.msg.ID)
 	}
 }
@@ -205,8 +209,10 @@ func (l *lane) finished(batch []*item, found []participant.Finding) {
 // proves says whether a standing ends the question.
 func proves(act protocol.Act, s txn.Standing) bool {
 	switch s {
-	case txn.StandingCommitted, txn.StandingRolledBack, txn.StandingGone:
+	case txn.StandingCommitted, txn.StandingRolledBack:
 		return true
+	case txn.StandingGone:
+		return act != protocol.ActDecide
 	case txn.StandingPrepared:
 		return act == protocol.ActInquire
 	}

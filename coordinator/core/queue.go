@@ -158,8 +158,8 @@ func (q *queue) take(act protocol.Act, size int) []*item {
 // urgency is the order of acts. Decisions come first: they hold locks at every other resource of
 // their transaction too.
 var urgency = [protocol.Acts]protocol.Act{
-	protocol.ActCommit, protocol.ActOnePhase, protocol.ActInquire, protocol.ActPrepare,
-	protocol.ActRollback,
+	protocol.ActCommit, protocol.ActOnePhase, protocol.ActDecide, protocol.ActInquire,
+	protocol.ActPrepare, protocol.ActRollback,
 }
 
 // patience is how many batches there are for one that begins elsewhere in that order, each time one

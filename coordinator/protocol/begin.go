@@ -49,6 +49,10 @@ func (m *Machine) begin(e Begin) {
 	}
 	m.join(t, e.Request.Resources)
 	m.arm(t)
+	if m.delegate(t, e.Request.Delegate) {
+		m.waitBegun(t, e.Req)
+		return
+	}
 	m.reply(Reply{Req: e.Req, Begun: m.begun(t)})
 }
 
@@ -70,7 +74,20 @@ func (m *Machine) enlist(e Begin) {
 		m.reply(Reply{Req: e.Req, Err: err})
 		return
 	}
+	if err := m.refuseStranger(t, e.Request); err != nil {
+		m.reply(Reply{Req: e.Req, Err: err})
+		return
+	}
 	m.join(t, e.Request.Resources)
+	if t.plan == txn.PlanDelegate {
+		if t.intended < len(t.branches) {
+			m.recordDelegate(t)
+		}
+		if t.recording > 0 {
+			m.waitBegun(t, e.Req)
+			return
+		}
+	}
 	m.reply(Reply{Req: e.Req, Begun: m.begun(t)})
 }
 
@@ -94,10 +111,12 @@ func (t *transaction) has(rm RM) bool {
 }
 
 func (m *Machine) begun(t *transaction) *txn.Begun {
-	b := &txn.Begun{ID: t.id, Timeout: txn.Nanoseconds(int64(t.deadline - m.now))}
+	b := &txn.Begun{ID: t.id, Delegate: t.delegateNo,
+		Timeout: txn.Nanoseconds(int64(t.deadline - m.now))}
 	for _, x := range t.branches {
 		b.Branches = append(b.Branches, txn.Enlisted{
 			Branch: x.no, Resource: m.resources[x.rm-1].Name, Name: txn.NameOf(t.id, x.no),
+			At: x.evidence,
 		})
 	}
 	return b

@@ -21,6 +21,7 @@ func (m *Machine) cancel(of Event) {
 		if t := m.keyed[keyOf(e.Request).Hash]; t != nil {
 			t.keyWaiters = slices.DeleteFunc(t.keyWaiters, same)
 		}
+		m.leaveBegun(e)
 	case Commit:
 		m.leave(e.Request.ID, e.Req)
 	case Rollback:

@@ -27,6 +27,10 @@ func (m *Machine) commit(e Commit) {
 	if t.undecided() && m.expired(t) {
 		m.expire(t)
 	}
+	if t.plan == txn.PlanDelegate {
+		m.commitDelegate(t, e)
+		return
+	}
 	if r.Intent {
 		m.announced(t, e)
 		return
@@ -112,7 +116,7 @@ func (m *Machine) refuseCommit(t *transaction, r txn.CommitRequest) error {
 		}
 		seen[v.Branch] = true
 	}
-	return nil
+	return refuseDelegateVotes(t, r.Votes)
 }
 
 // voted takes a resource's own answer to a Prepare message.
@@ -324,10 +328,15 @@ func (m *Machine) resume(d *Decided) {
 	}
 	m.enter(t)
 	m.active++
-	if d.Asking && t.plan == txn.PlanParallel {
+	switch {
+	case d.Asking && t.plan == txn.PlanParallel:
 		m.resumeIntent(t)
 		return
+	case d.Asking && t.plan == txn.PlanDelegate:
+		m.resumeDelegate(t, d.Commit.Branches[0])
+		return
 	}
+	t.recorded = true
 	if t.asking() {
 		m.inquire(t)
 	}

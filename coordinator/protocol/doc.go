@@ -27,7 +27,8 @@
 //
 // A transaction in which one branch wrote, that is not prepared, may be committed in one phase: the
 // diagram is in onephase.go. It is DECIDING until its resource has answered, and IN_DOUBT after a
-// restart until then.
+// restart until then. One whose decision was left to a branch has been DELEGATE in the log since it
+// began: delegate.go.
 //
 // # The rules that the code is arranged around
 //

@@ -26,8 +26,9 @@ type Register struct {
 	// Floor is what Seen said before the resource was asked who it is.
 	Floor  txn.Position
 	Accept bool
-	// OnePhase says that it can commit a branch in one step, without preparing it.
-	OnePhase bool
+	// OnePhase says that it can commit a branch in one step, without preparing it. Delegate says
+	// that it can keep markers.
+	OnePhase, Delegate bool
 }
 
 // Begin starts a transaction or, with Request.ID set, enlists in one.
@@ -75,8 +76,10 @@ type Finished struct {
 	// SQLState is the database's code behind the reason, if it was one.
 	SQLState string
 	// Evidence answers an inquiry: of a prepared branch that of a vote, of one that is gone the
-	// identity and the position at which it was not found.
+	// identity and the position at which it was not found. It also says who has decided, and when.
 	Evidence txn.Evidence
+	// Votes are what the marker of a Decide that was Committed holds.
+	Votes []txn.BranchVote
 }
 
 // Swept is a complete listing of one resource. The listing was taken before this event, so whatever
@@ -89,6 +92,8 @@ type Swept struct {
 	// it.
 	Floor txn.Position
 	Names []SweptName
+	// Markers are transactions that have a marker of their commit at the resource.
+	Markers []txn.ID
 	// Partial says that the list was cut; it then proves the presence of names but not their
 	// absence.
 	Partial bool
@@ -155,19 +160,21 @@ const (
 	ActOnePhase
 	// ActInquire asks where a branch stands and changes nothing.
 	ActInquire
+	// ActDecide asks how the transaction ends whose marker the resource keeps, and makes it so.
+	ActDecide
 )
 
 // Acts is the number of acts.
-const Acts = 5
+const Acts = 6
 
 func (a Act) String() string {
-	return [Acts]string{"PREPARE", "COMMIT", "ROLLBACK", "ONE_PHASE", "INQUIRE"}[a]
+	return [Acts]string{"PREPARE", "COMMIT", "ROLLBACK", "ONE_PHASE", "INQUIRE", "DECIDE"}[a]
 }
 
 // Lasting says whether a message must be repeated until its resource has proven an end: what it
 // asks is decided, or its answer is the decision. The others are asked once, and again by a later
 // event.
-func (a Act) Lasting() bool { return a == ActCommit || a == ActOnePhase || a == ActInquire }
+func (a Act) Lasting() bool { return a != ActPrepare && a != ActRollback }
 
 // Ready is what the machine wants done, in the order of each slice. The driver takes it after each
 // event, or after several.
@@ -179,6 +186,8 @@ type Ready struct {
 	Messages []Message
 	Replies  []Reply
 	Notes    []Note
+	// Removals are of markers. One that is lost is asked for again after a later listing.
+	Removals []Removal
 	// Confirm, if not zero, is a round: the driver makes sure, at a moment after this, that nobody
 	// else owns the log by now, and says Confirmed. If it cannot, it says nothing: what is held
 	// back until then waits for a record to become durable, which proves the same.
@@ -202,6 +211,12 @@ type Message struct {
 	ID       txn.ID
 	Name     txn.Name
 	Evidence txn.Evidence
+}
+
+// Removal asks one resource to remove markers that nobody needs any more.
+type Removal struct {
+	RM  RM
+	IDs []txn.ID
 }
 
 // Reply answers an event's Req. Exactly one of the pointers is set, or none and Err is nil where

@@ -20,6 +20,8 @@ func (m *Machine) finished(e Finished) {
 	case b == nil || b.rm == 0:
 	case e.Act == ActInquire && t.plan == txn.PlanParallel && t.state == txn.StateInDoubt:
 		m.intentFinished(t, b, e)
+	case e.Act == ActDecide && t.plan == txn.PlanDelegate && t.state == txn.StateInDoubt:
+		m.decideFinished(t, b, e)
 	case (e.Act == ActOnePhase || e.Act == ActInquire) && t.plan == txn.PlanOnePhase && t.asking():
 		m.onePhaseFinished(t, b, e)
 	case e.Act == ActCommit && t.decided():
@@ -33,7 +35,7 @@ func (m *Machine) finished(e Finished) {
 // over, or to an inquiry into an intent that another branch has decided meanwhile: that one says
 // nothing any more.
 func (m *Machine) finishedStray(e Finished) {
-	ok := e.Act == ActInquire ||
+	ok := e.Act == ActInquire || e.Act == ActDecide ||
 		e.Act == ActCommit && e.Standing == txn.StandingCommitted ||
 		e.Act == ActRollback &&
 			(e.Standing == txn.StandingRolledBack || e.Standing == txn.StandingGone)
@@ -103,13 +105,13 @@ func (m *Machine) heuristicDurable(r HeuristicRecord) {
 	if b.state == txn.BranchPrepared && t.decided() {
 		m.resources[b.rm-1].pending--
 	}
-	if t.asking() && t.plan == txn.PlanOnePhase {
+	if t.asking() && (t.plan == txn.PlanOnePhase || t.plan == txn.PlanDelegate) {
 		m.resources[b.rm-1].pending--
 	}
 	b.state, b.forced, b.lastErr = r.What, false, r.Reason
 	m.note(Note{Kind: NoteAlarm, ID: t.id, Name: txn.NameOf(t.id, b.no), RM: b.rm,
 		Reason: strings.TrimSuffix(fmt.Sprintf("%s: %s", r.What, r.Reason), ": ")})
-	if t.plan == txn.PlanParallel && t.state == txn.StateInDoubt {
+	if t.plan != txn.PlanOnePhase && t.state == txn.StateInDoubt {
 		m.leaveToPerson(t)
 	}
 	m.settle(t)
@@ -126,6 +128,10 @@ func (m *Machine) heuristicDurable(r HeuristicRecord) {
 // it.
 func (m *Machine) settle(t *transaction) {
 	over := t.decided() || t.asking() || t.state == txn.StateRollingBack
+	if t.plan == txn.PlanDelegate && t.decided() && !t.recorded {
+		// Until then no record would mean that it was rolled back.
+		over = false
+	}
 	if (t.settled() || mutant.On(mutant.ForgetEarly)) && over && t.state != txn.StateHeuristic {
 		switch {
 		case t.heuristic() != txn.OutcomeUnknown:
@@ -186,11 +192,14 @@ func (m *Machine) abort(t *transaction, why abortReason) {
 		panic(fmt.Sprintf("protocol: abort of %s in state %s", t.id, t.state))
 	}
 	t.abort, t.closed = why, true
-	if t.plan == txn.PlanParallel && !mutant.On(mutant.AbortUnwritten) {
+	switch {
+	case t.plan == txn.PlanDelegate:
+		m.abortDelegate(t)
+	case t.plan == txn.PlanParallel && !mutant.On(mutant.AbortUnwritten):
 		m.recordAbort(t)
-		return
+	default:
+		m.rollBack(t)
 	}
-	m.rollBack(t)
 }
 
 // abortDurable releases what an abort that had to be recorded has held back.
@@ -234,7 +243,8 @@ func (m *Machine) rollback(e Rollback) {
 		m.reply(Reply{Req: e.Req, Err: txn.Refusef(txn.ReasonOverloaded, "transaction_id",
 			"%d callers wait for %s already, and that is the limit", len(t.waiters), t.id)})
 	case t.undecided(), mutant.On(mutant.AbortWhileAppending) && t.state == txn.StateDeciding:
-		m.wait(t, waiter{req: e.Req})
+		m.wait(t, waiter{req: e.Req, ack: txn.AckDecided, rollback: true,
+			wait: Instant(txn.DefaultWait)})
 		m.abort(t, abortReason{cause: txn.CauseClient, reason: clip(e.Reason)})
 	case t.decided():
 		m.reply(Reply{Req: e.Req, Err: m.notRunning(e.ID, "roll back")})

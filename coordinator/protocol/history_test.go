@@ -48,7 +48,7 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 		name := h.arg(d, "name")
 		h.m.Step(Register{Req: h.nextReq(), Name: name, Kind: "test", Identity: h.identity(d, name),
 			Position: h.position(d), Floor: h.m.Seen(h.m.RM(name)), Accept: d.HasArg("accept"),
-			OnePhase: d.HasArg("onephase")})
+			OnePhase: d.HasArg("onephase"), Delegate: d.HasArg("delegate")})
 	case "begin":
 		h.ask(Begin{Req: h.nextReq(), Request: h.beginRequest(d)})
 	case "commit":
@@ -109,7 +109,8 @@ func (h *history) start(d *datadriven.TestData) string {
 	h.m = New(NewState(testLog), h.cfg, 0)
 	for _, name := range []string{"a", "b"} {
 		h.m.Step(Register{Name: name, Kind: "test", Identity: h.identity(d, name),
-			Position: txn.Position{Timeline: 1, LSN: 100}, OnePhase: d.HasArg("onephase")})
+			Position: txn.Position{Timeline: 1, LSN: 100}, OnePhase: d.HasArg("onephase"),
+			Delegate: d.HasArg("delegate")})
 	}
 	h.ready()
 	h.persist()
@@ -199,9 +200,10 @@ func (h *history) position(d *datadriven.TestData) txn.Position {
 
 func (h *history) beginRequest(d *datadriven.TestData) txn.BeginRequest {
 	r := txn.BeginRequest{
-		Label: h.arg(d, "label"),
-		Key:   h.arg(d, "key"),
-		Body:  []byte(h.arg(d, "body")),
+		Delegate: h.arg(d, "delegate"),
+		Label:    h.arg(d, "label"),
+		Key:      h.arg(d, "key"),
+		Body:     []byte(h.arg(d, "body")),
 	}
 	if d.HasArg("seq") {
 		r.ID = h.id(d)
@@ -260,6 +262,8 @@ func (h *history) votes(d *datadriven.TestData) []txn.BranchVote {
 			v.Vote, v.Reason = txn.VoteNo, "no row was changed"
 		case "readonly":
 			v.Vote = txn.VoteReadOnly
+		case "committed":
+			v.Vote = txn.VoteCommitted
 		case "unknown":
 			v.Reason = "connection lost"
 		default:
@@ -299,6 +303,8 @@ func (h *history) answer(d *datadriven.TestData) Finished {
 		f.Act = ActOnePhase
 	case "inquire":
 		f.Act = ActInquire
+	case "decide":
+		f.Act, f.Votes = ActDecide, h.votes(d)
 	}
 	for s := txn.StandingUnknown; s <= txn.StandingForeign; s++ {
 		if strings.EqualFold(s.String(), h.arg(d, "standing")) {
@@ -308,7 +314,7 @@ func (h *history) answer(d *datadriven.TestData) Finished {
 	return f
 }
 
-// listing reads lines "SEQ BRANCH [log=N] [notours]".
+// listing reads lines "SEQ BRANCH [log=N] [notours]" and "SEQ marker".
 func (h *history) listing(d *datadriven.TestData) Swept {
 	name := h.arg(d, "resource")
 	s := Swept{RM: h.m.RM(name), Identity: h.identity(d, name), Position: h.position(d),
@@ -317,6 +323,10 @@ func (h *history) listing(d *datadriven.TestData) Swept {
 	for line := range strings.Lines(d.Input) {
 		f := strings.Fields(line)
 		seq, _ := strconv.ParseUint(f[0], 10, 64)
+		if f[1] == "marker" {
+			s.Markers = append(s.Markers, txn.NewID(testLog, txn.Seq(seq)))
+			continue
+		}
 		branch, _ := strconv.ParseUint(f[1], 10, 16)
 		n := SweptName{
 			Ours: true,
@@ -357,6 +367,13 @@ func (h *history) ready() string {
 	for _, rep := range r.Replies {
 		fmt.Fprintf(&b, "reply #%d %s\n", rep.Req, describeReply(rep))
 	}
+	for _, rem := range r.Removals {
+		fmt.Fprintf(&b, "remove at %s:", h.m.Name(rem.RM))
+		for _, id := range rem.IDs {
+			fmt.Fprintf(&b, " %d", id.Seq())
+		}
+		b.WriteByte('\n')
+	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "note %s\n", describeNote(n))
 	}
@@ -386,6 +403,12 @@ func describe(r Record) string {
 			branches = append(branches, fmt.Sprintf("%d@%d", b.Branch, b.RM))
 		}
 		return fmt.Sprintf("INTENT %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
+	case DelegateRecord:
+		var branches []string
+		for _, b := range r.Branches {
+			branches = append(branches, fmt.Sprintf("%d@%d", b.Branch, b.RM))
+		}
+		return fmt.Sprintf("DELEGATE %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
 	case OnePhaseRecord:
 		return fmt.Sprintf("ONE_PHASE %d {%d@%d}", r.ID.Seq(), r.Branch.Branch, r.Branch.RM)
 	case AbortRecord:
@@ -417,7 +440,11 @@ func describeReply(r Reply) string {
 		for _, b := range r.Begun.Branches {
 			branches = append(branches, fmt.Sprintf("%d=%s", b.Branch, b.Resource))
 		}
-		return fmt.Sprintf("begun %d [%s]", r.Begun.ID.Seq(), strings.Join(branches, " "))
+		s := fmt.Sprintf("begun %d [%s]", r.Begun.ID.Seq(), strings.Join(branches, " "))
+		if r.Begun.Delegate != 0 {
+			s += fmt.Sprintf(" left to %d", r.Begun.Delegate)
+		}
+		return s
 	case r.Result != nil:
 		s := fmt.Sprintf("%s outcome %s", r.Result.State, r.Result.Outcome)
 		if p := r.Result.Pending(); len(p) > 0 {

@@ -30,6 +30,8 @@ const (
 	SaysOnePhase
 	// SaysIntent: its branches were being prepared, and it is committed if all of them are.
 	SaysIntent
+	// SaysDelegate: its decision was left to the marker of one of its resources.
+	SaysDelegate
 )
 
 // Facts is what is known about one branch of one resource: the log's side and the resource's.
@@ -81,6 +83,7 @@ const (
 //	@M  intent                   PREPARED                     commit, if every branch is
 //	@N  intent                   never prepared, by proof     abort
 //	@O  intent                   GONE or ended                hazard
+//	@R  delegate                 anything                     leave: the marker decides
 //	@Q  one-phase                COMMITTED, by proof          acknowledge
 //	@Q  one-phase                ROLLED_BACK, by proof        record the abort
 //	@Q  one-phase                PREPARED                     it did not commit: roll back
@@ -89,8 +92,8 @@ const (
 //	@G  nothing, this epoch      PREPARED (a late PREPARE)    roll back
 //	@V  nothing, or end          not prepared                 nothing to do
 //
-// Not here: @R belongs to the plan whose decision is a marker; @U, a log that is damaged before its
-// tail, refuses to open and so never comes to a judgement.
+// Not here: @U, a log that is damaged before its tail, refuses to open and so never comes to a
+// judgement.
 //
 // @M to @O are about one branch of several. Their verdict is to leave it: what happens follows from
 // all branches together. An intent alone means that no branch was told to commit, so one that is
@@ -132,6 +135,10 @@ func Judge(f Facts) (Label, Verdict) {
 		return 'D', VerdictHazard
 	case f.Says == SaysOnePhase:
 		return 'Q', judgeOnePhase(f.Standing)
+	case f.Says == SaysDelegate && prepared && !f.Listed:
+		return 'L', VerdictLeave
+	case f.Says == SaysDelegate:
+		return 'R', VerdictLeave
 	case f.Says == SaysIntent && prepared && f.Listed:
 		return 'M', VerdictLeave
 	case f.Says == SaysIntent && prepared:
@@ -197,6 +204,8 @@ func (l Label) Because() string {
 		return "its transaction was being prepared, and the resource could not be asked"
 	case 'Q':
 		return "its commit was left to this resource alone, which says how it ended"
+	case 'R':
+		return "its decision was left to a marker, which says how it ends"
 	case 'S':
 		return "the resource could not be asked"
 	case 'T':
@@ -227,6 +236,8 @@ func (d *Decided) Says() Says {
 	switch {
 	case d.Asking && d.Commit.Plan == txn.PlanParallel:
 		return SaysIntent
+	case d.Asking && d.Commit.Plan == txn.PlanDelegate:
+		return SaysDelegate
 	case d.Asking:
 		return SaysOnePhase
 	}

@@ -75,6 +75,8 @@ type resource struct {
 	refused bool
 	// onePhase: it can commit a branch without preparing it.
 	onePhase bool
+	// delegate: it can keep markers.
+	delegate bool
 	// down: it does not answer at present.
 	down bool
 	// held: its last listing came from somewhere else, and that has been told.
@@ -282,11 +284,17 @@ func (m *Machine) persisted(index uint64) {
 		}
 		switch r := r.(type) {
 		case CommitRecord:
+			if r.Plan == txn.PlanDelegate {
+				m.delegateRecorded(m.live[r.ID])
+				continue
+			}
 			m.commitDurable(m.live[r.ID])
 		case OnePhaseRecord:
 			m.onePhaseDurable(m.live[r.ID])
 		case IntentRecord:
 			m.intentDurable(m.live[r.ID])
+		case DelegateRecord:
+			m.delegateDurable(m.live[r.ID])
 		case AbortRecord:
 			m.abortDurable(m.live[r.ID])
 		case RangeRecord:
@@ -356,7 +364,7 @@ func (m *Machine) register(e Register) {
 		return
 	}
 	rec.RM = r.RM
-	r.refused, r.onePhase = false, e.OnePhase
+	r.refused, r.onePhase, r.delegate = false, e.OnePhase, e.Delegate
 	if r.Identity == e.Identity && !e.Accept {
 		rec.Position = later(e.Position, r.seen)
 	} else {

@@ -71,8 +71,19 @@ type IntentRecord struct {
 	Branches []CommitBranch
 }
 
-// AbortRecord says that a transaction with a OnePhaseRecord or an IntentRecord did not commit and
-// never will.
+// DelegateRecord says that the decision was left to the first of the branches that it lists, and
+// which others are being prepared. Until COMMIT or ABORT is recorded, no record does not mean
+// abort. A second one adds branches.
+type DelegateRecord struct {
+	ID    txn.ID
+	Label string
+	Key   Key
+	// Branches have, as evidence, who their resources were and how far their histories had come.
+	Branches []CommitBranch
+}
+
+// AbortRecord says that a transaction with a OnePhaseRecord, an IntentRecord or a DelegateRecord
+// did not commit and never will.
 type AbortRecord struct{ ID txn.ID }
 
 // EndRecord says that every branch of these commits is proven finished, so that a restart need not
@@ -131,6 +142,7 @@ func (ResourceRecord) isRecord()  {}
 func (CommitRecord) isRecord()    {}
 func (OnePhaseRecord) isRecord()  {}
 func (IntentRecord) isRecord()    {}
+func (DelegateRecord) isRecord()  {}
 func (AbortRecord) isRecord()     {}
 func (EndRecord) isRecord()       {}
 func (HeuristicRecord) isRecord() {}

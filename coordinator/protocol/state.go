@@ -38,8 +38,8 @@ type State struct {
 // for an operator.
 type Decided struct {
 	Commit CommitRecord
-	// Asking: only a OnePhaseRecord or an IntentRecord is there, and the resources have to be asked
-	// how it ended.
+	// Asking: only a OnePhaseRecord, an IntentRecord or a DelegateRecord is there, and resources
+	// have to be asked how it ended.
 	Asking bool
 	// Heuristics holds the recorded contradictions, at most one for each branch.
 	Heuristics []HeuristicRecord
@@ -70,6 +70,8 @@ func (s *State) Apply(r Record) error {
 	case IntentRecord:
 		return s.applyAsking(CommitRecord{ID: r.ID, Plan: txn.PlanParallel, Label: r.Label,
 			Key: r.Key, Branches: r.Branches})
+	case DelegateRecord:
+		return s.applyDelegate(r)
 	case AbortRecord:
 		return s.applyAbort(r)
 	case EndRecord:
@@ -234,6 +236,26 @@ func (s *State) applyAsking(c CommitRecord) error {
 	return nil
 }
 
+// applyDelegate takes who decides, or more branches of the same transaction.
+func (s *State) applyDelegate(r DelegateRecord) error {
+	c := CommitRecord{ID: r.ID, Plan: txn.PlanDelegate, Label: r.Label, Key: r.Key,
+		Branches: r.Branches}
+	if len(r.Branches) == 0 {
+		return fmt.Errorf("%w: %s is left to nobody", ErrContradiction, r.ID)
+	}
+	d := s.open[r.ID]
+	if d == nil || !d.Asking || d.Commit.Plan != c.Plan || len(d.Heuristics) > 0 ||
+		len(r.Branches) < len(d.Commit.Branches) ||
+		r.Branches[0].Branch != d.Commit.Branches[0].Branch {
+		return s.applyAsking(c)
+	}
+	if err := s.checkDecision(c); err != nil {
+		return err
+	}
+	d.Commit = c
+	return nil
+}
+
 func (s *State) applyAbort(r AbortRecord) error {
 	if d := s.open[r.ID]; d == nil || !d.Asking || len(d.Heuristics) > 0 {
 		return fmt.Errorf("%w: abort of %s, which nobody was asked about", ErrContradiction, r.ID)
@@ -388,6 +410,8 @@ func (d *Decided) record() Record {
 		return nil
 	case d.Asking && c.Plan == txn.PlanParallel:
 		return IntentRecord{ID: c.ID, Label: c.Label, Key: c.Key, Branches: c.Branches}
+	case d.Asking && c.Plan == txn.PlanDelegate:
+		return DelegateRecord{ID: c.ID, Label: c.Label, Key: c.Key, Branches: c.Branches}
 	case d.Asking:
 		return OnePhaseRecord{ID: c.ID, Label: c.Label, Key: c.Key, Branch: c.Branches[0]}
 	}
@@ -412,6 +436,9 @@ func (s *State) Inheritance(lsn uint64) iter.Seq[Record] {
 				c.Key = Key{}
 				r = c
 			case IntentRecord:
+				c.Key = Key{}
+				r = c
+			case DelegateRecord:
 				c.Key = Key{}
 				r = c
 			default:

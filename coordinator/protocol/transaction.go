@@ -31,6 +31,14 @@ type transaction struct {
 	written, confirming, confirmed, implied, aborting bool
 	waiters                                           []waiter
 
+	// delegateNo is the branch to which the decision was left, or zero. beginWaiters wait for its
+	// record, of which recording are on their way to the disk; told: somebody has heard of the
+	// branches, and may write a marker. recorded: COMMIT is durable too.
+	delegateNo     txn.BranchNo
+	beginWaiters   []ReqID
+	recording      int
+	told, recorded bool
+
 	key        Key
 	keyWaiters []Begin
 	abort      abortReason
@@ -148,6 +156,10 @@ func (t *transaction) heuristic() txn.Outcome {
 		case txn.BranchCommitted, txn.BranchPrepared, txn.BranchRolledBack, txn.BranchEnlisted:
 			other++
 		}
+	}
+	if t.plan == txn.PlanDelegate {
+		// The delegate's own branch followed its decision, though COMMIT does not list it.
+		other++
 	}
 	switch {
 	case lost > 0:

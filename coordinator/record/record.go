@@ -21,6 +21,7 @@
 //	17 ADOPTED    log, epoch, lsn             (snapshots)
 //	18 HOLE       from, to
 //	19 MARK       uptime, next
+//	20 DELEGATE   id, label, key, n × {branch, rm, evidence}
 //	32–34         reserved (replication)
 package record
 
@@ -50,6 +51,7 @@ const (
 	TypeAdopted   = 17
 	TypeHole      = 18
 	TypeMark      = 19
+	TypeDelegate  = 20
 )
 
 // ErrMalformed is wrapped by Decode's errors about a body that Encode never wrote.
@@ -89,6 +91,8 @@ func Name(t uint8) string {
 		return "HOLE"
 	case TypeMark:
 		return "MARK"
+	case TypeDelegate:
+		return "DELEGATE"
 	}
 	return fmt.Sprintf("TYPE_%d", t)
 }
@@ -115,6 +119,9 @@ func Encode(buf []byte, r protocol.Record) txlog.Record {
 		w.fixed(r.ID[:]).str(r.Label).key(r.Key).branch(r.Branch)
 	case protocol.IntentRecord:
 		t = TypeIntent
+		w.fixed(r.ID[:]).str(r.Label).key(r.Key).branches(r.Branches)
+	case protocol.DelegateRecord:
+		t = TypeDelegate
 		w.fixed(r.ID[:]).str(r.Label).key(r.Key).branches(r.Branches)
 	case protocol.AbortRecord:
 		t = TypeAbort
@@ -252,6 +259,9 @@ func (r *reader) record(t uint8) protocol.Record {
 			Branch: r.commitBranch()}
 	case TypeIntent:
 		return protocol.IntentRecord{ID: r.id(), Label: r.str(), Key: r.optionalKey(),
+			Branches: r.branches()}
+	case TypeDelegate:
+		return protocol.DelegateRecord{ID: r.id(), Label: r.str(), Key: r.optionalKey(),
 			Branches: r.branches()}
 	case TypeAbort:
 		return protocol.AbortRecord{ID: r.id()}

@@ -38,21 +38,31 @@ func drawKey(t *rapid.T) protocol.Key {
 	return k
 }
 
-func drawRecord(t *rapid.T) protocol.Record {
-	no := func() txn.BranchNo {
-		return txn.BranchNo(rapid.IntRange(1, txn.MaxBranches).Draw(t, "no"))
+func drawNo(t *rapid.T) txn.BranchNo {
+	return txn.BranchNo(rapid.IntRange(1, txn.MaxBranches).Draw(t, "no"))
+}
+
+func drawRM(t *rapid.T) protocol.RM { return protocol.RM(rapid.Uint16().Draw(t, "rm")) }
+
+func drawBranches(t *rapid.T) (all []protocol.CommitBranch) {
+	for range rapid.IntRange(0, txn.MaxBranches).Draw(t, "n") {
+		all = append(all, protocol.CommitBranch{Branch: drawNo(t), RM: drawRM(t),
+			Evidence: drawEvidence(t)})
 	}
-	rm := func() protocol.RM { return protocol.RM(rapid.Uint16().Draw(t, "rm")) }
+	return all
+}
+
+func drawRecord(t *rapid.T) protocol.Record {
+	no := func() txn.BranchNo { return drawNo(t) }
+	rm := func() protocol.RM { return drawRM(t) }
 	seq := func() txn.Seq { return txn.Seq(rapid.Uint64Range(0, uint64(txn.MaxSeq)).Draw(t, "q")) }
-	switch rapid.IntRange(0, 11).Draw(t, "type") {
+	switch rapid.IntRange(0, 12).Draw(t, "type") {
+	case 12:
+		return protocol.DelegateRecord{ID: drawID(t), Label: rapid.String().Draw(t, "label"),
+			Key: drawKey(t), Branches: drawBranches(t)}
 	case 11:
-		i := protocol.IntentRecord{ID: drawID(t), Label: rapid.String().Draw(t, "label"),
-			Key: drawKey(t)}
-		for range rapid.IntRange(0, txn.MaxBranches).Draw(t, "n") {
-			i.Branches = append(i.Branches,
-				protocol.CommitBranch{Branch: no(), RM: rm(), Evidence: drawEvidence(t)})
-		}
-		return i
+		return protocol.IntentRecord{ID: drawID(t), Label: rapid.String().Draw(t, "label"),
+			Key: drawKey(t), Branches: drawBranches(t)}
 	case 0:
 		return protocol.OpenRecord{
 			Epoch:   txn.Epoch(rapid.Uint32().Draw(t, "epoch")),
@@ -156,7 +166,7 @@ func TestRoundTrip(t *testing.T) {
 
 // TestUnknownType: a number from the future is refused, and says so.
 func TestUnknownType(t *testing.T) {
-	for _, n := range []uint8{0, 8, 10, 13, 20, 32, 255} {
+	for _, n := range []uint8{0, 8, 10, 13, 21, 32, 255} {
 		if _, err := Decode(txlog.Record{Type: n}); !errors.Is(err, ErrUnknownType) {
 			t.Errorf("type %d: %v", n, err)
 		}

@@ -150,6 +150,7 @@ func (s *Server) BeginTransaction(
 		TransactionId: begun.ID.String(),
 		Branches:      wire.EncodeEnlisted(begun.Branches),
 		Timeout:       durationpb.New(begun.Timeout),
+		Delegate:      uint32(begun.Delegate),
 	}
 	if begun.Existing != nil {
 		answer.Existing = wire.EncodeResult(*begun.Existing)
@@ -172,6 +173,7 @@ func (s *Server) EnlistBranch(
 	return &gavelv1.EnlistBranchResponse{
 		Branches: wire.EncodeEnlisted(begun.Branches),
 		Timeout:  durationpb.New(begun.Timeout),
+		Delegate: uint32(begun.Delegate),
 	}, nil
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"time"
 	"unicode"
 
@@ -27,6 +28,9 @@ func (s *Server) beginRequest(r *gavelv1.BeginTransactionRequest) (txn.BeginRequ
 	if err := checkResources(r.GetResources()); err != nil {
 		return none, err
 	}
+	if d := r.GetDelegate(); d != "" && !slices.Contains(r.GetResources(), d) {
+		return none, invalid("delegate", "%.64q is none of the resources", d)
+	}
 	timeout, err := parseDuration("timeout", r.GetTimeout(), s.options.MaxTimeout)
 	if err != nil {
 		return none, err
@@ -45,7 +49,7 @@ func (s *Server) beginRequest(r *gavelv1.BeginTransactionRequest) (txn.BeginRequ
 	}
 	return txn.BeginRequest{
 		Resources: r.GetResources(), Timeout: timeout, Label: r.GetLabel(),
-		Key: r.GetIdempotencyKey(), Body: r.GetBody(),
+		Key: r.GetIdempotencyKey(), Body: r.GetBody(), Delegate: r.GetDelegate(),
 	}, nil
 }
 
@@ -60,7 +64,9 @@ func enlistRequest(r *gavelv1.EnlistBranchRequest) (txn.BeginRequest, error) {
 	if err := checkResources(r.GetResources()); err != nil {
 		return txn.BeginRequest{}, err
 	}
-	return txn.BeginRequest{ID: id, Resources: r.GetResources()}, nil
+	return txn.BeginRequest{
+		ID: id, Resources: r.GetResources(), Delegate: r.GetDelegate(),
+	}, nil
 }
 
 func (s *Server) commitRequest(r *gavelv1.CommitTransactionRequest) (txn.CommitRequest, error) {
@@ -178,7 +184,8 @@ func validResource(name string) bool {
 }
 
 // checkVotes refuses what could be read in two ways: a branch that votes twice, and a vote that
-// is not given. Whether the branch exists is the coordinator's to know.
+// is not given. Whether the branch exists, and whether it is the delegate, is the coordinator's to
+// know.
 func checkVotes(votes []*gavelv1.BranchVote) error {
 	if len(votes) > txn.MaxBranches {
 		return txn.Refusef(txn.ReasonTooMany, "votes",

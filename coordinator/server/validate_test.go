@@ -72,6 +72,12 @@ func testBeginIsChecked(t *testing.T, connect connector) {
 			IdempotencyKey: "k", Body: make([]byte, MaxBodyLen+1)}, txn.ReasonInvalid, "body"},
 		{"body without key", &gavelv1.BeginTransactionRequest{Body: []byte("x")},
 			txn.ReasonInvalid, "body"},
+		{"delegate of nothing", &gavelv1.BeginTransactionRequest{Delegate: "a"},
+			txn.ReasonInvalid, "delegate"},
+		{"another delegate", &gavelv1.BeginTransactionRequest{Resources: []string{"a", "b"},
+			Delegate: "A"}, txn.ReasonInvalid, "delegate"},
+		{"long delegate", &gavelv1.BeginTransactionRequest{Resources: []string{"a"},
+			Delegate: strings.Repeat("a", 10_000)}, txn.ReasonInvalid, "delegate"},
 	}
 	for _, c := range cases {
 		_, err := client.BeginTransaction(t.Context(), c.req)
@@ -160,6 +166,7 @@ func testVotesAreChecked(t *testing.T, connect connector) {
 		{"twice", []*gavelv1.BranchVote{yes(1), yes(2), yes(1)}, txn.ReasonInvalid,
 			"votes[2].branch"},
 		{"no vote", []*gavelv1.BranchVote{{Branch: 1}}, txn.ReasonInvalid, "votes[0].vote"},
+		{"vote 6", []*gavelv1.BranchVote{{Branch: 1, Vote: 6}}, txn.ReasonInvalid, "votes[0].vote"},
 		{"vote 9", []*gavelv1.BranchVote{{Branch: 1, Vote: 9}}, txn.ReasonInvalid, "votes[0].vote"},
 		{"sqlstate", []*gavelv1.BranchVote{{Branch: 1, Vote: 3, Sqlstate: "4000"}},
 			txn.ReasonInvalid, "votes[0].sqlstate"},

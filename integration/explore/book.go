@@ -26,6 +26,14 @@ type entry struct {
 	// proven to own the log after all of them had been prepared.
 	intent uint64
 	owned  bool
+	// delegate is the branch to which the decision was left, on a timeline, and unheard says that
+	// its client has not been told. decision is what its marker holds, marked that it was written,
+	// and ended that END is durable.
+	delegate        txn.BranchNo
+	timeline        uint32
+	decision        []txn.BranchVote
+	unheard, marked bool
+	ended           bool
 	// meddled: a person has ended a prepared branch before the decision was durable, at a resource
 	// that does not remember how its branches ended.
 	meddled bool
@@ -152,6 +160,14 @@ func (w *world) noteDurable(r protocol.Record) {
 		w.entry(r.ID).asking = true
 	case protocol.IntentRecord:
 		w.entry(r.ID).asking = true
+	case protocol.DelegateRecord:
+		w.entry(r.ID).asking = true
+	case protocol.EndRecord:
+		for _, id := range r.IDs {
+			if e := w.entry(id); e != nil {
+				e.ended = true
+			}
+		}
 	case protocol.AbortRecord:
 		e := w.entry(r.ID)
 		e.asking, e.aborted = false, true
@@ -218,7 +234,7 @@ func (w *world) noted(n protocol.Note) {
 func (w *world) noteCut(r *resource, cut []op) {
 	for _, o := range cut {
 		t := w.truth(o.name)
-		if t == nil {
+		if t == nil || o.kind == opNever || o.kind == opUnmark {
 			continue
 		}
 		s, _ := r.standing(o.name)

@@ -126,8 +126,12 @@ func (w *world) answer(i int) {
 	}
 	w.sights.add(c.msg.Act.String(), " answered ", c.standing.String())
 	w.noteAnswer(c)
-	w.step(protocol.Finished{ID: c.msg.ID, Branch: c.msg.Name.Branch, Act: c.msg.Act,
-		Standing: c.standing, Reason: c.standing.String(), Evidence: c.found})
+	f := protocol.Finished{ID: c.msg.ID, Branch: c.msg.Name.Branch, Act: c.msg.Act,
+		Standing: c.standing, Reason: c.standing.String(), Evidence: c.found}
+	if c.msg.Act == protocol.ActDecide && c.standing == txn.StandingCommitted {
+		f.Votes = slices.Clone(w.entry(c.msg.ID).decision)
+	}
+	w.step(f)
 }
 
 // proven says whether an answer ends the repetition of a lasting message.
@@ -180,6 +184,12 @@ func (w *world) act(c *call, r *resource, refuse bool) {
 		c.standing = w.onePhaseAt(r, n, c.msg.Evidence, refuse)
 	case protocol.ActInquire:
 		c.standing, c.found = w.inquireAt(r, n, c.msg.Evidence)
+	case protocol.ActDecide:
+		if c.client {
+			w.mark(r, n)
+			return
+		}
+		c.standing, c.found = w.decideAt(r, n)
 	default:
 		panic(fmt.Sprintf("explore: act %s", c.msg.Act))
 	}

@@ -95,6 +95,8 @@ func (w *world) checkAppend(r protocol.Record) {
 		w.checkOnePhase(r)
 	case protocol.IntentRecord:
 		w.checkIntent(r)
+	case protocol.DelegateRecord:
+		w.leave(r)
 	case protocol.AbortRecord:
 		w.checkAbort(r)
 	case protocol.EndRecord:
@@ -114,9 +116,13 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 		w.fail(CommitValidity, "transaction %d is committed, and nobody has begun it", r.ID.Seq())
 		return
 	}
-	asked := r.Plan == txn.PlanOnePhase || r.Plan == txn.PlanParallel && e.asking
+	asked := r.Plan == txn.PlanOnePhase ||
+		(r.Plan == txn.PlanParallel || r.Plan == txn.PlanDelegate) && e.asking
 	if e.epoch != w.epoch && !asked {
 		w.fail(CommitValidity, "%d is decided by an epoch that has not begun it", r.ID.Seq())
+	}
+	if r.Plan == txn.PlanDelegate && !e.marked {
+		w.fail(CommitValidity, "%d is committed without a marker", r.ID.Seq())
 	}
 	if e.toldBack || e.sentBack || e.aborted {
 		w.fail(ClientTruth, "transaction %d is committed after it was rolled back", r.ID.Seq())
@@ -132,7 +138,7 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 	}
 	for i := range e.branches {
 		t := &e.branches[i]
-		if no := txn.BranchNo(i + 1); !listed[no] && !t.readOnly {
+		if no := txn.BranchNo(i + 1); !listed[no] && !t.readOnly && no != e.delegate {
 			w.fail(CommitValidity, "%d is committed without its branch %d", r.ID.Seq(), no)
 		}
 	}
@@ -260,8 +266,8 @@ func (w *world) checkHeuristic(r protocol.HeuristicRecord) {
 		r := &w.resources[t.resource]
 		// A history that has moved to another server may have lost what an intent has prepared,
 		// and that it did not cannot be known.
-		moved := e.intent != 0 && len(r.forks) > 0
-		ok = t.returned || moved || !r.isPrepared(n)
+		moved := (e.intent != 0 || e.delegate != 0) && len(r.forks) > 0
+		ok = t.returned || moved || !r.isPrepared(n) && r.marker(n) == 0
 	}
 	if !ok {
 		w.fail(NoMaskedHeuristic, "%s is recorded as %s, and is not", describeName(n), r.What)
@@ -297,13 +303,14 @@ func (w *world) checkMessage(m protocol.Message) {
 			w.fail(CommitValidity, "%s is asked to vote again", describeName(m.Name))
 		}
 	case protocol.ActCommit:
-		if !e.committed || e.listed&bit(m.Name.Branch) == 0 {
+		known := e.committed && e.listed&bit(m.Name.Branch) != 0
+		if !known && (!e.marked || m.Name.Branch == e.delegate) {
 			w.fail(LogBeforeSend, "%s is told to commit without a durable record",
 				describeName(m.Name))
 		}
 	case protocol.ActRollback:
 		w.checkRollback(e, m.Name)
-	case protocol.ActOnePhase, protocol.ActInquire:
+	case protocol.ActOnePhase, protocol.ActInquire, protocol.ActDecide:
 		if !e.asking {
 			w.fail(LogBeforeSend, "%s is asked to decide without a durable record",
 				describeName(m.Name))
@@ -351,7 +358,7 @@ func (w *world) checkAtomicity(id txn.ID) {
 	for i := range e.branches {
 		for j := range e.branches {
 			a, b := &e.branches[i], &e.branches[j]
-			if a.committed && (b.rolledBack || b.ended && !b.readOnly) {
+			if a.committed && !w.undone(e, i) && (b.rolledBack || b.ended && !b.readOnly) {
 				w.fail(Atomicity, "branch %d of %d is committed, and branch %d is rolled back",
 					i+1, id.Seq(), j+1)
 			}
@@ -428,6 +435,9 @@ func (w *world) checkToldCommitted(e *entry) {
 	switch seq := e.id.Seq(); {
 	case e.committed:
 		return
+	case e.marked:
+		w.sights.add("told by a marker")
+		return
 	case w.implied(e):
 		w.sights.add("told ahead of the record")
 		if w.deposed {
@@ -496,7 +506,7 @@ func (w *world) checkRefusal(r request, err error) {
 	case txn.ReasonAlreadyDecided:
 		// An intent alone is a decision only if it implies one, or if a person has to decide.
 		open := e.asking && (e.heuristic != 0 || w.implied(e))
-		if !e.committed && !open && !e.readsOnly() {
+		if !e.committed && !open && !e.marked && !e.readsOnly() {
 			w.fail(LogBeforeSend, "%d is refused as decided without a durable record", id.Seq())
 		}
 	}

@@ -42,7 +42,8 @@ func (w *world) begin(i int) {
 	w.clients[i].begun = true
 	req := w.newReq()
 	w.ask(i, req, protocol.Begin{Req: req,
-		Request: txn.BeginRequest{Resources: spec.Resources, Key: spec.Key}})
+		Request: txn.BeginRequest{Resources: spec.Resources, Key: spec.Key,
+			Delegate: spec.Delegate}})
 }
 
 // begunReply starts the work at every resource of the answer.
@@ -54,6 +55,10 @@ func (w *world) begunReply(i int, b *txn.Begun) {
 		return
 	}
 	e := w.entry(b.ID)
+	if e != nil && e.unheard {
+		w.heard(i, e, b)
+		return
+	}
 	if e != nil && c.entry < 0 {
 		w.fail(ExactlyOnce, "the id of transaction %d is given out twice", e.id.Seq())
 		return
@@ -69,6 +74,20 @@ func (w *world) begunReply(i int, b *txn.Begun) {
 		e.branches = append(e.branches, truth{resource: at,
 			reader: slices.Contains(spec.Readers, x.Resource)})
 		w.resources[at].open(x.Name)
+	}
+}
+
+// heard is the answer to a Begin of a transaction whose decision is left to a branch.
+func (w *world) heard(i int, e *entry, b *txn.Begun) {
+	w.checkTold(e)
+	e.unheard = false
+	w.clients[i].entry = slices.IndexFunc(w.entries, func(o entry) bool { return o.id == b.ID })
+	if b.Delegate != e.delegate || len(b.Branches) != len(e.branches) {
+		w.fail(ClientTruth, "%d is told of other branches than the log", e.id.Seq())
+		return
+	}
+	for _, x := range b.Branches {
+		w.resources[w.sc.resource(x.Resource)].open(x.Name)
 	}
 }
 
@@ -97,7 +116,7 @@ func (w *world) unvoted(i int) []int {
 	}
 	var left []int
 	for b := range e.branches {
-		if !w.preparesItself(i, &e.branches[b]) {
+		if !w.preparesItself(i, &e.branches[b]) || int(e.delegate) == b+1 {
 			continue
 		}
 		voted := slices.ContainsFunc(w.clients[i].votes, func(v txn.BranchVote) bool {
@@ -227,6 +246,10 @@ func (w *world) enlist(i int) {
 func (w *world) cancel(at int) {
 	r := w.requests[at]
 	w.requests = slices.Delete(w.requests, at, at+1)
+	if b, ok := r.event.(protocol.Begin); ok && b.Request.Delegate != "" {
+		// Nobody will ever know of what it began, and the log does.
+		w.faulty = true
+	}
 	w.step(protocol.Cancel{Of: r.event})
 }
 

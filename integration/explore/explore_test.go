@@ -65,6 +65,9 @@ func mustSee() []string {
 		"append protocol.HeuristicRecord", "append protocol.HoleRecord",
 		"append protocol.MarkRecord", "append protocol.OnePhaseRecord",
 		"append protocol.AbortRecord", "append protocol.IntentRecord",
+		"append protocol.DelegateRecord", "send DECIDE", "DECIDE answered COMMITTED",
+		"DECIDE answered ROLLED_BACK", "tell COMMITTED DELEGATE", "tell ROLLED_BACK DELEGATE",
+		"tell UNKNOWN DELEGATE", "tell HEURISTIC_HAZARD DELEGATE", "told by a marker",
 		"send PREPARE", "send COMMIT", "send ROLLBACK", "send ONE_PHASE", "send INQUIRE",
 		"COMMIT answered COMMITTED", "COMMIT answered ROLLED_BACK", "COMMIT answered GONE",
 		"ROLLBACK answered COMMITTED", "ROLLBACK answered ROLLED_BACK", "ROLLBACK answered GONE",
@@ -209,7 +212,7 @@ func TestEveryStepIsBounded(t *testing.T) {
 		_, spoils := left.of(k)
 		harmless := slices.Contains([]kind{doBegin, doPrepare, doCommit, doAnnounce,
 			doConfirm, doAsk, doEnlist, doCancel, doPersist, doArrive, doAnswer, doGiveUp,
-			doPrepareGiveUp, doList, doSweep, doRegister, doOutage, doReturn, doFlaw}, k)
+			doPrepareGiveUp, doList, doSweep, doRegister, doOutage, doReturn, doDecide, doFlaw}, k)
 		if spoils == harmless {
 			t.Errorf("step %d: may spoil a commit: %v", k, spoils)
 		}

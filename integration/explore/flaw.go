@@ -43,6 +43,10 @@ const (
 	AbortsAtWill
 	// SaysGone: a resource that commits a branch says that it is gone.
 	SaysGone
+	// LooksOnly: a resource says that there is no marker, and does not write one that says never.
+	LooksOnly
+	// DecidesFirst: a client commits the delegate's branch before the others are prepared.
+	DecidesFirst
 )
 
 func (f Flaw) String() string {
@@ -50,7 +54,7 @@ func (f Flaw) String() string {
 		"vote before durable", "unilateral", "fence ignored", "foreign taken", "sent once",
 		"sweep blind", "told before durable", "log loses commit", "log loses range",
 		"failed append aborts", "answers unowned", "crash is rollback", "clock runs back",
-		"aborts at will", "says gone"}
+		"aborts at will", "says gone", "looks only", "decides first"}
 	if int(f) < len(names) {
 		return names[f]
 	}

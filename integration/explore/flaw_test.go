@@ -27,7 +27,11 @@ func flaws() []flawed {
 	shared.Resources[0].Decoys = true
 	two := client(Bounds{Crashes: 1})
 	two.Transactions = append(ofClient("a"), ofClient("a")...)
+	left := client(Bounds{Ticks: 1, Noes: 1})
+	left.Resources[1].Marks, left.Transactions = true, delegated("a", "b")
 	return []flawed{
+		{LooksOnly, ClientTruth, "is aborted, and 1.2 is committed", left},
+		{DecidesFirst, Atomicity, "is rolled back", left},
 		{MissingIsCommitted, NoMaskedHeuristic, "is not committed",
 			client(Bounds{Interventions: 1})},
 		{AnswerBeforeDone, Forget, "is not finished", client(Bounds{})},

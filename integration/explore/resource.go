@@ -54,8 +54,12 @@ const (
 	opPrepare opKind = iota + 1
 	opCommit
 	opRollback
-	// opPlain is a commit without a prepare.
+	// opPlain is a commit without a prepare, opMark one with a marker.
 	opPlain
+	opMark
+	// opNever is a marker that says that the transaction never commits. opUnmark removes markers.
+	opNever
+	opUnmark
 )
 
 const (
@@ -106,6 +110,8 @@ func (r *resource) standing(n txn.Name) (txn.Standing, op) {
 			return txn.StandingPrepared, o
 		case opRollback:
 			return txn.StandingRolledBack, o
+		case opNever, opUnmark:
+			continue
 		}
 		return txn.StandingCommitted, o
 	}
@@ -222,7 +228,7 @@ func (r *resource) judge(ev txn.Evidence) txn.Standing {
 			continue
 		}
 		switch o.kind {
-		case opCommit, opPlain:
+		case opCommit, opPlain, opMark:
 			return txn.StandingCommitted
 		case opRollback:
 			return txn.StandingRolledBack

@@ -8,6 +8,7 @@ import "testing"
 // what users would suffer: not of the rule itself, which a checker demands at once.
 func rules() []Scenario {
 	ab := resources("ab", proves)
+	left := append(resources("a", quietly), resources("b", marks)...)
 	oneQuiet := append(resources("a", proves), resources("b", quietly)...)
 	return []Scenario{
 		{Name: "no branch commits before COMMIT is durable", Only: Atomicity,
@@ -29,6 +30,11 @@ func rules() []Scenario {
 		{Name: "what another server has not may be lost", Only: OneTruth,
 			Resources: oneQuiet, Transactions: announced("a", "b"),
 			Bounds: Bounds{Failovers: 1, LostOps: 1, Crashes: 1}},
+		{Name: "nobody hears of a transaction whose delegate is not on the disk",
+			Only: Atomicity, Resources: left, Transactions: delegated("a", "b"),
+			Bounds: Bounds{Crashes: 1}},
+		{Name: "only the marker calls off", Only: Atomicity,
+			Resources: left, Transactions: delegated("a", "b"), Bounds: Bounds{Rollbacks: 1}},
 	}
 }
 

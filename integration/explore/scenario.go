@@ -29,7 +29,8 @@ type Scenario struct {
 	// ListAlways lets resources be listed that have nothing to show.
 	ListAlways bool
 	// Registers lets resources introduce themselves again after a restart, in steps of their own.
-	// It is always so where one commits in one phase, because the log does not say that it can.
+	// It is always so where one commits in one phase, or keeps markers, because the log does not
+	// say that it can.
 	Registers bool
 	// Flaw is a deliberate mistake around the machine. Defaults to none.
 	Flaw Flaw
@@ -46,6 +47,8 @@ type Resource struct {
 	Evidence bool
 	// OnePhase says that it can commit a branch that is not prepared.
 	OnePhase bool
+	// Marks says that it can keep markers.
+	Marks bool
 	// Decoys puts branches into it that are not the coordinator's to touch.
 	Decoys bool
 	// Quiet says that nothing befalls it: no failover, no person, no lost session or call, no
@@ -64,7 +67,10 @@ type Transaction struct {
 	ByClient []string
 	// Announces says that the client tells, beside its PREPAREs, that it sends them.
 	Announces bool
-	Ack       txn.AckLevel
+	// Delegate is the one of Resources to which the decision is to be left, or empty. Its branch
+	// must be among ByClient.
+	Delegate string
+	Ack      txn.AckLevel
 	// Key is an idempotency key, or empty.
 	Key string
 }
@@ -139,7 +145,7 @@ func (s *Scenario) resource(name string) int {
 // registers says whether resources come back after a restart in steps of their own.
 func (s *Scenario) registers() bool {
 	for _, r := range s.Resources {
-		if r.OnePhase {
+		if r.OnePhase || r.Marks {
 			return true
 		}
 	}

@@ -23,10 +23,11 @@ func Scenarios(d Depth) []Scenario {
 	all := quick()
 	if d >= Usual {
 		all = append(append(all, crashes()...), troubles()...)
-		all = append(all, parallel()...)
+		all = append(append(all, parallel()...), delegate()...)
 	}
 	if d >= Deep {
 		all = append(append(all, deeper()...), parallelDeeper()...)
+		all = append(all, delegateDeeper()...)
 	}
 	return all
 }
@@ -56,6 +57,10 @@ func quick() []Scenario {
 		{Name: "parallel, nothing goes wrong",
 			Resources: resources("ab", proves), Transactions: announced("a", "b"),
 			Bounds: Bounds{Repeats: 1, Asks: 1}},
+		{Name: "delegate, nothing goes wrong",
+			Resources:    append(resources("a", proves), resources("b", marks)...),
+			Transactions: delegated("a", "b"),
+			Bounds:       Bounds{Repeats: 1, Asks: 1}},
 	}
 }
 

@@ -102,7 +102,8 @@ func (w *world) flow() {
 
 // quiet says whether there is nothing left to wait for.
 func (w *world) quiet() bool {
-	return len(w.requests) == 0 && w.m.Active() == 0 && len(w.inDoubt()) == 0
+	_, marked := w.lingering()
+	return len(w.requests) == 0 && w.m.Active() == 0 && len(w.inDoubt()) == 0 && !marked
 }
 
 // inDoubt lists the branches that are prepared and ours to finish. What an intent has prepared is
@@ -112,7 +113,7 @@ func (w *world) inDoubt() []txn.Name {
 	for i := range w.resources {
 		for _, n := range w.resources[i].prepared() {
 			e := w.entry(n.ID())
-			if e == nil || e.intent == 0 || !e.asking || e.heuristic == 0 {
+			if e == nil || e.intent == 0 && e.delegate == 0 || !e.asking || e.heuristic == 0 {
 				names = append(names, n)
 			}
 		}
@@ -126,6 +127,9 @@ func (w *world) checkRest() {
 	}
 	for _, n := range w.inDoubt() {
 		w.fail(Liveness, "%s stays prepared", describeName(n))
+	}
+	if id, found := w.lingering(); found {
+		w.fail(Liveness, "the marker of %d is never removed", id.Seq())
 	}
 	for _, r := range w.requests {
 		w.fail(Liveness, "#%d is never answered", r.req)

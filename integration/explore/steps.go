@@ -49,6 +49,10 @@ const (
 	doHumanRollback
 	doOutage
 	doReturn
+	doDecide
+	doDecideNo
+	doDecideGiveUp
+	doCallOff
 	doFlaw
 )
 
@@ -84,6 +88,7 @@ func (w *world) clientChoices(all []choice, i int) []choice {
 			all = some(all, w.left.Losses > 0 && w.givesUp(i, b), doPrepareGiveUp, i, b)
 			all = some(all, w.left.Strays > 0, doStray, i, b)
 		}
+		all = w.deciderChoices(all, i)
 	}
 	return w.requestChoices(all, i)
 }
@@ -94,7 +99,8 @@ func (w *world) requestChoices(all []choice, i int) []choice {
 	if c.entry < 0 || c.over {
 		return all
 	}
-	first := c.commits == 0 && len(w.unvoted(i)) == 0
+	e := w.entryOf(i)
+	first := c.commits == 0 && len(w.unvoted(i)) == 0 && (e.delegate == 0 || c.voted(e.delegate))
 	all = some(all, first || c.commits > 0 && w.left.Repeats > 0, doCommit, i, 0)
 	all = some(all, w.sc.Transactions[i].Announces && (!c.announced || w.left.Repeats > 0),
 		doAnnounce, i, 0)
@@ -203,7 +209,7 @@ func (w *world) resourceChoices(all []choice, i int) []choice {
 // shows says whether a listing of a resource would tell anything new.
 func (w *world) shows(i int) bool {
 	r := &w.resources[i]
-	return w.sc.ListAlways || len(r.decoys) > 0 || len(r.prepared()) > 0 ||
+	return w.sc.ListAlways || len(r.decoys) > 0 || len(r.prepared()) > 0 || len(r.markers()) > 0 ||
 		w.m.Seen(rm(i)).Timeline != r.timeline
 }
 
@@ -286,6 +292,8 @@ func (w *world) take(c choice) {
 		w.intervene(a, b, c.kind == doHumanCommit)
 	case doOutage, doReturn:
 		w.reached(a, c.kind == doReturn)
+	case doDecide, doDecideNo, doCallOff, doDecideGiveUp:
+		w.takeDecision(a, c.kind)
 	case doFlaw:
 		w.goWrong(a, b)
 	default:
@@ -313,8 +321,12 @@ func (w *world) spend(k kind) {
 // spoil a commit.
 func (b *Bounds) of(k kind) (left *int, spoils bool) {
 	switch k {
-	case doPrepareNo, doArriveNo:
+	case doPrepareNo, doArriveNo, doDecideNo:
 		return &b.Noes, true
+	case doDecideGiveUp:
+		return &b.Losses, true
+	case doCallOff:
+		return nil, true
 	case doPrepareGiveUp, doGiveUp:
 		// Whoever does not answer is asked again: only the clock makes a rollback of it.
 		return &b.Losses, false

@@ -117,7 +117,8 @@ func (w *world) register(i int) {
 	r.registered = true
 	w.step(protocol.Register{Name: w.sc.Resources[i].Name, Kind: "explore",
 		Identity: r.identity, Position: r.position(), OnePhase: w.sc.Resources[i].OnePhase,
-		Floor: w.m.Seen(w.m.RM(w.sc.Resources[i].Name))})
+		Delegate: w.sc.Resources[i].Marks,
+		Floor:    w.m.Seen(w.m.RM(w.sc.Resources[i].Name))})
 }
 
 // reached tells the machine whether a resource answers.
@@ -143,7 +144,8 @@ func (w *world) list(i int) {
 	l := &w.listings[i]
 	l.taken = true
 	l.swept = protocol.Swept{RM: rm(i), Identity: r.identity, Position: r.position(),
-		Floor: w.m.Seen(rm(i)), Names: r.listed(w.sc.Flaw == ForeignTaken)}
+		Floor: w.m.Seen(rm(i)), Names: r.listed(w.sc.Flaw == ForeignTaken),
+		Markers: r.markers()}
 	if w.trace != nil {
 		w.trace.say("%s is listed: %s", r.name, describeNames(l.swept.Names))
 	}

@@ -199,6 +199,9 @@ func describeBegin(e protocol.Begin) string {
 	if !e.Request.ID.IsZero() {
 		s += fmt.Sprintf(" seq=%d", e.Request.ID.Seq())
 	}
+	if e.Request.Delegate != "" {
+		s += " delegate=" + e.Request.Delegate
+	}
 	if e.Request.Key != "" {
 		s += " key=" + e.Request.Key
 	}
@@ -227,6 +230,9 @@ func describeSwept(w *world, e protocol.Swept) string {
 			s += " notours"
 		}
 	}
+	for _, id := range e.Markers {
+		s += fmt.Sprintf("\n%d marker", id.Seq())
+	}
 	return s
 }
 
@@ -239,7 +245,7 @@ func ackWord(a txn.AckLevel) string {
 
 func voteLines(votes []txn.BranchVote) string {
 	words := map[txn.Vote]string{txn.VoteUnknown: "unknown", txn.VoteYes: "yes",
-		txn.VoteNo: "no", txn.VoteReadOnly: "readonly"}
+		txn.VoteNo: "no", txn.VoteReadOnly: "readonly", txn.VoteCommitted: "committed"}
 	var b strings.Builder
 	for _, v := range votes {
 		fmt.Fprintf(&b, "\n%d %s", v.Branch, words[v.Vote])
@@ -266,6 +272,12 @@ func describeRecord(r protocol.Record) string {
 			branches = append(branches, fmt.Sprintf("%d@%d", b.Branch, b.RM))
 		}
 		return fmt.Sprintf("INTENT %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
+	case protocol.DelegateRecord:
+		var branches []string
+		for _, b := range r.Branches {
+			branches = append(branches, fmt.Sprintf("%d@%d", b.Branch, b.RM))
+		}
+		return fmt.Sprintf("DELEGATE %d {%s}", r.ID.Seq(), strings.Join(branches, ", "))
 	case protocol.OnePhaseRecord:
 		return fmt.Sprintf("ONE_PHASE %d {%d@%d}", r.ID.Seq(), r.Branch.Branch, r.Branch.RM)
 	case protocol.AbortRecord:

@@ -140,7 +140,8 @@ func (w *world) step(e protocol.Event) {
 func (w *world) drain() {
 	for {
 		r := w.m.Ready()
-		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 && r.Confirm == 0 {
+		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes)+len(r.Removals) == 0 &&
+			r.Confirm == 0 {
 			return
 		}
 		for _, a := range r.Appends {
@@ -161,6 +162,9 @@ func (w *world) drain() {
 			w.trace.noted(n)
 			w.sights.note(n)
 			w.noted(n)
+		}
+		for _, rem := range r.Removals {
+			w.removed(rem)
 		}
 		if r.Confirm != 0 {
 			w.trace.line("confirm")

@@ -112,7 +112,8 @@ func (b *bare) hear() bool {
 func (b *bare) work() {
 	for {
 		r := b.m.Ready()
-		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes) == 0 && r.Confirm == 0 {
+		if len(r.Appends)+len(r.Messages)+len(r.Replies)+len(r.Notes)+len(r.Removals) == 0 &&
+			r.Confirm == 0 {
 			break
 		}
 		for _, a := range r.Appends {
@@ -127,6 +128,9 @@ func (b *bare) work() {
 		}
 		for _, n := range r.Notes {
 			b.l.noted(n)
+		}
+		for _, x := range r.Removals {
+			b.remove(x)
 		}
 		b.prove(r.Confirm)
 	}
@@ -208,6 +212,12 @@ func (b *bare) send(m protocol.Message) {
 	b.try(m, 10*millisecond)
 }
 
+// remove has markers removed, once: a later listing shows those that are left.
+func (b *bare) remove(r protocol.Removal) {
+	q := question{what: core.RemoveMarkers, fence: b.fence(), ids: r.IDs}
+	b.l.ask(b.w.dbs[b.l.resource(r.RM)], q, func(core.Answer) {})
+}
+
 // try asks, and asks again what lasts until its end is proven, each time a little later.
 func (b *bare) try(m protocol.Message, pause instant) {
 	d := b.w.dbs[b.l.resource(m.RM)]
@@ -233,8 +243,10 @@ func proves(act protocol.Act, a core.Answer) bool {
 		return false
 	}
 	switch a.Findings[0].Standing {
-	case txn.StandingCommitted, txn.StandingRolledBack, txn.StandingGone:
+	case txn.StandingCommitted, txn.StandingRolledBack:
 		return true
+	case txn.StandingGone:
+		return act != protocol.ActDecide
 	case txn.StandingPrepared:
 		return act == protocol.ActInquire
 	}
@@ -254,7 +266,7 @@ func result(m protocol.Message, a core.Answer) protocol.Event {
 	f := protocol.Finished{ID: m.ID, Branch: m.Name.Branch, Act: m.Act}
 	if a.Err == nil {
 		x := a.Findings[0]
-		f.Standing, f.Reason, f.Evidence = x.Standing, x.Reason, x.Evidence
+		f.Standing, f.Reason, f.Evidence, f.Votes = x.Standing, x.Reason, x.Evidence, x.Votes
 	}
 	return f
 }
@@ -277,7 +289,7 @@ func (b *bare) round(d *database) {
 		b.registering[b.lastReq] = d
 		x := a.Description
 		b.m.Step(protocol.Register{Req: b.lastReq, Name: d.name, Kind: x.Kind, Identity: x.Identity,
-			Position: x.Position, Floor: floor, OnePhase: x.OnePhase})
+			Position: x.Position, Floor: floor, OnePhase: x.OnePhase, Delegate: x.Delegate})
 	})
 }
 
@@ -290,7 +302,7 @@ func (b *bare) swept(d *database, floor txn.Position, a core.Answer) {
 			names[i] = protocol.SweptName{Name: n.Name, Ours: n.Ours}
 		}
 		b.m.Step(protocol.Swept{RM: b.m.RM(d.name), Identity: x.Identity, Position: x.Position,
-			Floor: floor, Names: names})
+			Floor: floor, Names: names, Markers: x.Markers})
 	}
 	b.later(d)
 }

@@ -40,6 +40,14 @@ type entry struct {
 	// lists, by their bits: then asking is true until a COMMIT or an ABORT is durable too.
 	intending *life
 	intent    uint64
+	// delegate is the branch to which the decision was left, covered what the durable record of
+	// that lists, by their bits, and leftAt where its database was by then; intending and asking
+	// are as for an intent. unheard: no client was told of the transaction. marked: the branch was
+	// committed with its marker. ended: END is durable.
+	delegate               txn.BranchNo
+	covered                uint64
+	leftAt                 txn.Evidence
+	unheard, marked, ended bool
 	// implied: somebody was told of the commit ahead of its record.
 	implied bool
 	// heuristic says for which branches a HEURISTIC record is durable.
@@ -109,21 +117,28 @@ func (b *book) truth(n txn.Name) *truth {
 func (b *book) begun(l *life, r txn.BeginRequest, x *txn.Begun) {
 	e := b.entry(x.ID)
 	if r.ID.IsZero() {
-		if e != nil {
+		switch {
+		case e == nil:
+			e = &entry{id: x.ID, life: l}
+			b.add(e, protocol.Instant(x.Timeout))
+		case !e.unheard:
 			b.w.fail(exactlyOnce, "the id of transaction %d is given out twice", x.ID.Seq())
 			return
 		}
-		e = &entry{id: x.ID, life: l, key: r.Key,
-			deadline: l.clock() + protocol.Instant(x.Timeout)}
-		b.all = append(b.all, e)
-		if !b.w.opt.calm {
-			// Its client may go away, and then it lives until its deadline.
-			b.w.trouble(b.w.now + instant(x.Timeout))
-		}
-		b.bySq[x.ID.Seq()] = e
+		e.key, e.deadline, e.unheard = r.Key, l.clock()+protocol.Instant(x.Timeout), false
 	}
+	b.w.checkBegun(e, x)
 	for _, n := range x.Branches[len(e.branches):] {
 		e.branches = append(e.branches, truth{db: int(n.Resource[0] - 'a')})
+	}
+}
+
+// add enters a transaction that lives for so long, should its client go away.
+func (b *book) add(e *entry, timeout protocol.Instant) {
+	b.all = append(b.all, e)
+	b.bySq[e.id.Seq()] = e
+	if !b.w.opt.calm {
+		b.w.trouble(b.w.now + instant(timeout))
 	}
 }
 
@@ -143,6 +158,8 @@ func (b *book) appended(l *life, r protocol.Record) {
 		if e := b.entry(r.ID); e != nil {
 			e.intending = l
 		}
+	case protocol.DelegateRecord:
+		b.leaving(l, r)
 	}
 	b.w.ambush()
 }
@@ -171,6 +188,14 @@ func (b *book) durable(r protocol.Record) {
 		}
 	case protocol.IntentRecord:
 		b.intended(r)
+	case protocol.DelegateRecord:
+		b.leftTo(r)
+	case protocol.EndRecord:
+		for _, id := range r.IDs {
+			if e := b.entry(id); e != nil {
+				e.ended = true
+			}
+		}
 	case protocol.AbortRecord:
 		b.aborted(b.entry(r.ID))
 	case protocol.HeuristicRecord:
@@ -284,7 +309,11 @@ func (b *book) meddled(n txn.Name) bool {
 // one whose preparation was is lost.
 func (b *book) cut(s *server, ops []op) {
 	for _, o := range ops {
-		if t := b.truth(o.name); t != nil {
+		t := b.truth(o.name)
+		if o.kind == opMark {
+			b.w.count[markerLost]++
+		}
+		if t != nil && o.kind != opNever {
 			t.lost = t.lost || s.rows[o.name].kind == 0
 			t.returned = true
 		}

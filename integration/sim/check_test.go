@@ -100,6 +100,10 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 		}
 		w.checkVote(r.Plan, b, txn.NameOf(r.ID, b.Branch))
 	}
+	w.checkMarked(e, r.Plan)
+	if e.delegate != 0 {
+		listed |= bit(e.delegate)
+	}
 	w.checkReaders(e, listed)
 	if e.intent != 0 && e.life != w.life {
 		w.count[foundPrepared]++
@@ -197,8 +201,11 @@ func (w *world) checkHeuristic(r protocol.HeuristicRecord) {
 	if !ok {
 		w.fail(maskedHeuristic, "%s is recorded as %s, and is not", n, r.What)
 	}
-	if e := w.book.entry(r.ID); e.asking && e.intent != 0 {
+	switch e := w.book.entry(r.ID); {
+	case e.asking && e.intent != 0:
 		w.checkHazard(t, n)
+	case e.asking && n.Branch == e.delegate:
+		w.checkLoss(e, n)
 	}
 }
 
@@ -223,6 +230,7 @@ func (w *world) checkOurs(d *database, n txn.Name) {
 
 // checkCall holds a call against what is durable, in the moment in which it is made.
 func (w *world) checkCall(d *database, q question) {
+	w.checkRemoval(q.ids)
 	for _, b := range q.branches {
 		w.checkOurs(d, b.Name)
 		if w.broken != nil {
@@ -235,15 +243,21 @@ func (w *world) checkCall(d *database, q question) {
 func (w *world) checkAct(e *entry, what core.What, b participant.Branch) {
 	switch what {
 	case core.Prepare:
-		if e.life != w.life {
+		switch {
+		case e.life != w.life:
 			w.fail(commitValidity, "%s is asked to vote by another epoch", b.Name)
+		case e.delegate != 0:
+			w.fail(commitValidity, "%s is asked to vote, and its client should have", b.Name)
 		}
 	case core.Commit:
-		if !e.committed || e.listed&bit(b.Name.Branch) == 0 {
+		listed := e.committed && e.listed&bit(b.Name.Branch) != 0
+		if !listed && (!e.marked || b.Name.Branch == e.delegate) {
 			w.fail(logBeforeSend, "%s is told to commit without a durable record", b.Name)
 		}
 	case core.Rollback:
 		w.checkRollback(e, b.Name)
+	case core.Decide:
+		w.checkDecide(e, b.Name)
 	case core.OnePhase, core.Inquire:
 		if !e.asking && !e.committed && !e.aborted {
 			w.fail(logBeforeSend, "%s is asked to decide without a durable record", b.Name)
@@ -288,7 +302,7 @@ func (w *world) checkAtomicity(e *entry) {
 	for i := range e.branches {
 		for j := range e.branches {
 			a, b := &e.branches[i], &e.branches[j]
-			if a.committed && (b.rolledBack || b.ended) {
+			if a.committed && !e.undone(i) && (b.rolledBack || b.ended) {
 				w.fail(atomicity, "branch %d of %d is committed, and branch %d is rolled back",
 					i+1, e.id.Seq(), j+1)
 			}
@@ -369,7 +383,7 @@ func (w *world) checkResult(r *txn.Result) {
 // for ever.
 func (w *world) checkToldCommitted(e *entry) {
 	switch {
-	case e.committed:
+	case e.committed, e.marked:
 		return
 	case e.asking && e.intent != 0:
 		w.checkImplied(e)
@@ -403,7 +417,8 @@ func (w *world) committedBranch(e *entry) (n txn.Name, found bool) {
 	for i := range e.branches {
 		t, n := &e.branches[i], txn.NameOf(e.id, txn.BranchNo(i+1))
 		kind := w.dbs[t.db].primary.rows[n].kind
-		if t.committed && !t.humanCommit && (kind == opCommit || kind == opPlain) {
+		kept := kind == opCommit || kind == opPlain || kind == opMark
+		if t.committed && !t.humanCommit && kept {
 			return n, true
 		}
 	}

@@ -34,7 +34,11 @@ type work struct {
 	plan     txn.Plan
 	// announces: it lets the intent be written down while it prepares the branches.
 	announces bool
-	tries     int
+	// leaves: it asks for leaving the decision to one of its resources, and delegate is the branch
+	// to which that was done, or zero.
+	leaves   bool
+	delegate txn.BranchNo
+	tries    int
 	// over: the client knows how it ended, or that nobody will tell.
 	over bool
 }
@@ -47,6 +51,8 @@ type branch struct {
 	session *session
 	// self: the client prepares it, and leaves it to the coordinator to find that out.
 	self, asked, voted bool
+	// at is where it has to be, if the decision is left to one of the branches.
+	at txn.Evidence
 }
 
 // think plans a client's next step, if it lives that long.
@@ -100,6 +106,9 @@ func (c *client) start() {
 			k.key = fmt.Sprint("key ", c.no, c.left)
 		}
 	}
+	if k.leaves = c.w.opt.leave > 0 && c.w.some(c.w.opt.leave); k.leaves {
+		k.announces, k.plan = false, txn.PlanUnset
+	}
 	// Transactions are spread over the time in which things go wrong.
 	gap := c.w.opt.horizon / instant(c.w.opt.perClient)
 	pause := instant(c.w.rng.Int64N(int64(gap)))
@@ -116,6 +125,7 @@ func (k *work) begin() {
 		first = len(k.names)
 	}
 	r := txn.BeginRequest{Resources: k.names[:first], Key: k.key, Body: []byte(k.key)}
+	k.leave(&r)
 	w.request(protocol.Begin{Request: r}, func(rep protocol.Reply, ok bool) {
 		switch {
 		case ok && rep.Err == nil && rep.Begun.Existing != nil:
@@ -133,10 +143,12 @@ func (k *work) begin() {
 
 // took starts the work of the branches that the coordinator has acknowledged.
 func (k *work) took(b *txn.Begun) {
+	k.delegate = b.Delegate
 	for _, x := range b.Branches[len(k.branches):] {
 		d := k.c.w.dbs[x.Resource[0]-'a']
-		k.branches = append(k.branches, &branch{name: x.Name, d: d,
-			self: k.c.w.some(k.c.w.opt.self)})
+		self := k.c.w.some(k.c.w.opt.self)
+		k.branches = append(k.branches, &branch{name: x.Name, d: d, at: x.At,
+			self: self && b.Delegate == 0})
 		k.c.w.book.truth(x.Name).reader = k.c.w.some(k.c.w.opt.read)
 	}
 	k.c.think(func() {
@@ -154,6 +166,10 @@ func (k *work) took(b *txn.Begun) {
 // enlist asks for the resources that are still missing.
 func (k *work) enlist() {
 	r := txn.BeginRequest{ID: k.id, Resources: k.names}
+	if k.delegate != 0 {
+		// Only who decides may enlist more.
+		r.Delegate = k.branches[k.delegate-1].d.name
+	}
 	k.c.w.request(protocol.Begin{Request: r}, func(rep protocol.Reply, ok bool) {
 		if ok && rep.Err == nil {
 			k.took(rep.Begun)
@@ -199,8 +215,13 @@ func (k *work) end() {
 	if k.announces && early {
 		k.announce()
 	}
+	if k.delegate != 0 && w.opt.flaw == decidesFirst {
+		k.decide()
+	}
 	for _, b := range k.branches {
-		k.prepare(b)
+		if b.name.Branch != k.delegate {
+			k.prepare(b)
+		}
 	}
 	if k.announces && !early {
 		k.announce()
@@ -221,6 +242,10 @@ func (k *work) announce() {
 // conclude asks for the decision, unless the client thinks better of what it has announced.
 func (k *work) conclude() {
 	w := k.c.w
+	if k.delegate != 0 {
+		k.decide()
+		return
+	}
 	if k.announces && w.some(w.opt.abort) {
 		w.count[rollbackAsked]++
 		k.rollback()
@@ -233,7 +258,11 @@ func (k *work) conclude() {
 func (k *work) prepare(b *branch) {
 	w := k.c.w
 	lost := b.session == nil || b.session.gone
-	if b.d.spec.hosted {
+	switch {
+	case b.d.spec.hosted && k.delegate != 0:
+		k.sendPrepare(b)
+		return
+	case b.d.spec.hosted:
 		return
 	}
 	t := w.book.truth(b.name)
@@ -314,6 +343,12 @@ func (k *work) arrive(b *branch, answer func(txn.Vote, txn.Evidence)) {
 
 func (k *work) execute(b *branch, answer func(txn.Vote, txn.Evidence)) {
 	w := k.c.w
+	if b.d.spec.hosted {
+		if v := b.d.hostedVote(b.name); v.Vote != txn.VoteUnknown {
+			w.travel(beside(b.d.no), back, func() { answer(v.Vote, v.Evidence) })
+		}
+		return
+	}
 	again := w.opt.flaw == repeats && b.server.isPrepared(b.name)
 	if b.session.gone && !again || !b.d.up {
 		// The connection is broken. Whether it had been prepared before is not known to anybody.

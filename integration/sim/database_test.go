@@ -71,16 +71,15 @@ type question struct {
 	what     core.What
 	fence    txn.Fence
 	branches []participant.Branch
+	// ids are those whose markers are to be removed.
+	ids []txn.ID
 	// floor is how far the coordinator had seen the history come when it asked.
 	floor txn.Position
 }
 
 // serve is the adapter. Whatever it does is done at this instant, and durable.
 func (d *database) serve(q question) core.Answer {
-	if d.at == d.copy && !before(d.at.position(), d.seen) {
-		// Nothing could tell it from the primary: the operators have to be faster than that.
-		d.back()
-	}
+	d.leaveCopy()
 	if !d.up {
 		return core.Answer{Err: errDown}
 	}
@@ -96,7 +95,7 @@ func (d *database) serve(q question) core.Answer {
 				d.fence.Epoch)
 		}
 	}
-	held := !forgets && (d.at.identity != d.identity || before(d.at.position(), d.seen))
+	held := !forgets && d.behind()
 	if held && d.at == d.copy && !d.held {
 		d.held = true
 		d.w.count[restore]++
@@ -114,7 +113,7 @@ func (d *database) serve(q question) core.Answer {
 		}
 		return core.Answer{Description: participant.Description{Kind: "sim",
 			Identity: d.at.identity, Position: d.at.position(), Evidence: true,
-			OnePhase: d.spec.kv}}
+			OnePhase: d.spec.kv, Delegate: d.spec.marks}}
 	case core.Prepare:
 		return d.votes(q, held)
 	case core.Inquire:
@@ -124,7 +123,24 @@ func (d *database) serve(q question) core.Answer {
 			return core.Answer{Err: participant.ErrNotResolver}
 		}
 	}
+	if q.what == core.RemoveMarkers {
+		return d.unmark(q.ids, held)
+	}
 	return d.findings(q, held)
+}
+
+// behind says whether the address leads to another database than ours, or to an older state of it
+// than was seen.
+func (d *database) behind() bool {
+	return d.at.identity != d.identity || before(d.at.position(), d.seen)
+}
+
+// leaveCopy ends the rule of a backup that nothing could tell from the primary: the operators have
+// to be faster than that.
+func (d *database) leaveCopy() {
+	if d.at == d.copy && !before(d.at.position(), d.seen) {
+		d.back()
+	}
 }
 
 // admit judges a fence as participants do. A fence is durable before the call acts.
@@ -164,7 +180,7 @@ func (d *database) end(s *session) {
 
 func (d *database) list() participant.Listing {
 	l := participant.Listing{Identity: d.at.identity, Position: d.at.position(),
-		Limit: d.spec.slots, Used: len(d.at.prepared)}
+		Limit: d.spec.slots, Used: len(d.at.prepared), Markers: d.at.marked()}
 	for _, n := range d.at.prepared {
 		l.Branches = append(l.Branches, participant.Listed{Name: n, Ours: true,
 			Evidence: d.evidence(n)})
@@ -285,6 +301,9 @@ func (d *database) findings(q question, held bool) core.Answer {
 
 func (d *database) finding(what core.What, b participant.Branch) participant.Finding {
 	d.w.checkOurs(d, b.Name)
+	if what == core.Decide {
+		return d.decide(b)
+	}
 	var s txn.Standing
 	switch what {
 	case core.Commit:

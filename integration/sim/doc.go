@@ -29,6 +29,11 @@
 // plan without an intent. A commit that was told ahead of its record is where faults like to lie in
 // ambush.
 //
+// Some leave the decision to one of their databases, if that keeps markers: the client prepares all
+// other branches by itself, and then commits the delegate's with its marker, or calls it off. Its
+// commit may answer late or never, may come after the coordinator had it decided otherwise, and a
+// failover may take it back.
+//
 // # Two phases
 //
 // First everything that the seed has drawn goes wrong, and the checkers watch single steps: what is

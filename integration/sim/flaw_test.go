@@ -55,6 +55,10 @@ const (
 	runsBack
 	// ticksLate: the driver takes what has come before it looks at the clock.
 	ticksLate
+	// looksOnly: a database that is asked for a marker that is not there leaves it at that.
+	looksOnly
+	// decidesFirst: a client commits the delegate's branch before the others are prepared.
+	decidesFirst
 	flaws
 )
 
@@ -62,7 +66,8 @@ func (f flaw) String() string {
 	return [flaws]string{"none", "votes early", "knows better", "obeys all", "disk lies",
 		"tells early", "takes foreign", "gives up", "silent", "unilateral",
 		"denies", "misdates", "renames", "sweeps blind", "acks early", "fails appends", "guesses",
-		"repeats", "heals rot", "room unseen", "runs back", "ticks late"}[f]
+		"repeats", "heals rot", "room unseen", "runs back", "ticks late", "looks only",
+		"decides first"}[f]
 }
 
 // maxFlawed bounds the worlds in which a flaw must be found.
@@ -103,6 +108,11 @@ func TestFlaws(t *testing.T) {
 		{roomUnseen, true, []explore.Checker{diskFullGrace}},
 		{runsBack, false, []explore.Checker{assertion}},
 		{ticksLate, false, []explore.Checker{deadline}},
+		{looksOnly, false, []explore.Checker{clientTruth}},
+		// A marker without votes also vouches for less than there is: what it leaves out is rolled
+		// back beside the commit.
+		{decidesFirst, false, []explore.Checker{atomicity, commitValidity, maskedHeuristic,
+			unknownAppend}},
 	} {
 		for _, full := range []bool{true, false} {
 			if full || !c.onlyFull {

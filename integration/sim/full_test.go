@@ -227,7 +227,7 @@ func (f *full) carry(wk core.Work) {
 func (f *full) call(c *core.Call) {
 	d := f.w.dbs[c.Resource[0]-'a']
 	f.w.say("%s is asked: %d, %d branches", c.Resource, uint64(c.What), uint64(len(c.Branches)))
-	q := question{what: c.What, fence: c.Fence, branches: c.Branches}
+	q := question{what: c.What, fence: c.Fence, branches: c.Branches, ids: c.IDs}
 	f.l.ask(d, q, func(a core.Answer) {
 		if a.Err != nil && c.What == core.Commit && f.w.opt.flaw == givesUp {
 			return

@@ -34,6 +34,8 @@ func (w *world) checkAbort(r protocol.AbortRecord) {
 		w.fail(unknownAppend, "%d is aborted while its commit is in flight", e.id.Seq())
 	case e.implied && !w.overruled(e):
 		w.fail(oneTruth, "%d was told to be committed, and is aborted", e.id.Seq())
+	case e.delegate != 0:
+		w.checkUnmarked(e)
 	case e.life == w.life || e.intent == 0:
 	case !e.refuted():
 		w.fail(abortValidity, "%d is aborted, and all branches were prepared", e.id.Seq())
@@ -94,7 +96,7 @@ func (w *world) checkHazard(t *truth, n txn.Name) {
 	}
 }
 
-// checkLeft is about an intent that is left to a person, in the end: people know.
+// checkLeft is about what is left to a person, in the end: people know.
 func (w *world) checkLeft(e *entry) {
 	if !e.left() {
 		return
@@ -107,9 +109,11 @@ func (w *world) checkLeft(e *entry) {
 	}
 }
 
-// left says whether an intent is left to a person: it is not known, and cannot be, whether it is
-// committed.
-func (e *entry) left() bool { return e.asking && e.intent != 0 && e.heuristic != 0 }
+// left says whether an intent, or what was left to a delegate, is left to a person: it is not
+// known, and cannot be, whether it is committed.
+func (e *entry) left() bool {
+	return e.asking && (e.intent != 0 || e.delegate != 0) && e.heuristic != 0
+}
 
 // overruled says whether a person has ended a branch of an intent before its record was durable,
 // in a database without a memory of what has ended. That then shows what it shows of a branch that

@@ -38,6 +38,8 @@ type options struct {
 	late              bool
 	// regret is how many branches are counted after their PREPARE; half of those are regretted.
 	regret int
+	// leave is how many clients ask for leaving the decision to one of their databases.
+	leave int
 
 	machine       protocol.Config
 	workers       int
@@ -55,6 +57,8 @@ type databaseOptions struct {
 	hosted bool
 	decoys bool
 	slots  int
+	// marks: the decision can be left to it.
+	marks bool
 }
 
 // swarm draws options. A fault that is drawn is left out of most worlds: those that have it have it
@@ -103,14 +107,27 @@ func draw(seed uint64, full bool, f flaw) options {
 	s.databases(&o)
 	if o.calm {
 		o.machine.VoteTimeout, o.machine.DefaultTimeout = 60e9, 60e9
-		return o
+		// Two of the longest ways are just in time: a client that has no answer from a branch may
+		// call its delegate off.
+		o.callTimeout += millisecond
+	} else {
+		s.faults(&o)
+		if s.some(500) {
+			o.machine.Leap = txn.Seq(s.between(1, 1<<20))
+		}
+		o.regret = s.maybe(300, 300)
 	}
-	s.faults(&o)
-	if s.some(500) {
-		o.machine.Leap = txn.Seq(s.between(1, 1<<20))
-	}
-	o.regret = s.maybe(300, 300)
+	s.delegates(&o)
 	return o
+}
+
+// delegates draws how many decisions are left to databases, and which of them can keep a marker.
+func (s swarm) delegates(o *options) {
+	o.leave = s.maybe(400, 1000)
+	for i := range o.databases {
+		d := &o.databases[i]
+		d.marks = s.some(700) && !d.kv
+	}
 }
 
 // coordinator draws its limits: small ones, because what happens only at a limit would never be

@@ -252,6 +252,85 @@ func TestAbsent(t *testing.T) {
 	}
 }
 
+// TestMarkers: whoever writes the marker first decides, and each later question has the same
+// answer.
+func TestMarkers(t *testing.T) {
+	w := quietWorld()
+	d, f := w.dbs[0], txn.Fence{Log: logID, Epoch: 1}
+	decision := string(txn.AppendDecision(nil, []txn.BranchVote{{Branch: 2,
+		Vote: txn.VoteReadOnly}}))
+	decide := func(n txn.Name) participant.Finding {
+		return ask(d, core.Decide, f, participant.Branch{Name: n}).Findings[0]
+	}
+	var b []*branch
+	for seq := txn.Seq(1); seq <= 3; seq++ {
+		begun := &txn.Begun{ID: txn.NewID(logID, seq), Branches: []txn.Enlisted{{Resource: "a"}}}
+		w.book.begun(newLife(w, 1), txn.BeginRequest{}, begun)
+		b = append(b, &branch{name: name(seq), d: d, server: d.at, session: d.at.open(name(seq), 1),
+			at: txn.Evidence{Identity: d.identity, Position: d.at.position()}})
+	}
+	if v, ev := d.commitMarked(b[0], decision); v != txn.VoteCommitted || ev.XID == 0 ||
+		d.at.status(ev.XID) != txn.StandingCommitted {
+		t.Errorf("the first one votes %s, with %+v", v, ev)
+	}
+	b[2].session.marking = true
+	for range 2 {
+		first, second, third := decide(name(1)), decide(name(2)), decide(name(3))
+		if first.Standing != txn.StandingCommitted || len(first.Votes) != 1 ||
+			first.Evidence.Identity != d.identity || second.Standing != txn.StandingRolledBack ||
+			second.Evidence.Position != d.at.position() || third.Standing != txn.StandingUnknown {
+			t.Errorf("%+v, %+v, %+v", first, second, third)
+		}
+	}
+	if v, _ := d.commitMarked(b[1], decision); v != txn.VoteNo || w.count[markedLate] != 1 ||
+		w.count[decidedNever] != 1 {
+		t.Errorf("a late one votes %s: %s", v, &w.count)
+	}
+	ids := []txn.ID{b[0].name.ID(), b[1].name.ID()}
+	if l := ask(d, core.List, f).Listing; !slices.Equal(l.Markers, ids[:1]) {
+		t.Errorf("%v are listed", l.Markers)
+	}
+	d.serve(question{what: core.RemoveMarkers, fence: f, ids: ids})
+	if _, kept := d.at.markers[ids[1]]; len(d.at.marked()) != 0 || !kept {
+		t.Errorf("%q are left", d.at.markers)
+	}
+}
+
+// TestMarkersElsewhere: nobody commits with a marker but where the delegate was registered, and a
+// failover takes the marker with the commit.
+func TestMarkersElsewhere(t *testing.T) {
+	w := quietWorld()
+	d := w.dbs[0]
+	begun := &txn.Begun{ID: txn.NewID(logID, 1), Branches: []txn.Enlisted{{Resource: "a"}}}
+	w.book.begun(newLife(w, 1), txn.BeginRequest{}, begun)
+	at := txn.Evidence{Identity: d.identity, Position: d.at.position()}
+	another, further := newServer(txn.Identity{System: 99}), d.primary.fork(0)
+	for _, c := range []struct {
+		server *server
+		want   txn.Vote
+	}{{another, txn.VoteNo}, {further, txn.VoteNo}, {d.primary, txn.VoteCommitted}} {
+		b := &branch{name: name(1), d: d, server: c.server, at: at,
+			session: c.server.open(name(1), 1)}
+		if v, _ := d.commitMarked(b, "x"); v != c.want || (len(c.server.marked()) == 1) !=
+			(v == txn.VoteCommitted) {
+			t.Errorf("%+v votes %s, and has %v", c.server.position(), v, c.server.markers)
+		}
+	}
+	held := participant.Branch{Name: name(1), Evidence: txn.Evidence{Identity: d.identity,
+		Position: txn.Position{Timeline: 2}}}
+	if f := d.decide(held); f.Standing != txn.StandingHeld {
+		t.Errorf("%+v", f)
+	}
+	d.failover(0)
+	if len(d.primary.marked()) != 1 || w.book.truth(name(1)).lost {
+		t.Error("a failover without loss has lost a marker")
+	}
+	d.failover(len(d.primary.wal))
+	if len(d.primary.marked()) != 0 || !w.book.truth(name(1)).lost || w.count[markerLost] != 1 {
+		t.Error("a failover has kept the marker that it has lost")
+	}
+}
+
 // TestReportSaysHow: a broken world is reported with its seed, its checker, its last lines and the
 // one command that plays it again.
 func TestReportSaysHow(t *testing.T) {

@@ -23,7 +23,12 @@ type server struct {
 	rows     map[txn.Name]row
 	prepared []txn.Name
 	sessions []*session
+	// markers has what the marker of each transaction holds that has one here: the votes, or never.
+	markers map[txn.ID]string
 }
+
+// never is the marker that says that a transaction never commits.
+const never = ""
 
 type fork struct {
 	timeline uint32
@@ -36,6 +41,8 @@ type op struct {
 	name txn.Name
 	xid  uint64
 	lsn  uint64
+	// decision is what a marker holds.
+	decision string
 }
 
 type opKind uint8
@@ -48,6 +55,11 @@ const (
 	opPlain
 	// opOther is the commit of a transaction that is none of ours.
 	opOther
+	// opMark is a commit together with a marker, opNever a marker that says never, and opUnmark the
+	// removal of one of a commit.
+	opMark
+	opNever
+	opUnmark
 )
 
 // row is what the history says of one branch.
@@ -63,6 +75,8 @@ type session struct {
 	epoch txn.Epoch
 	// gone: the connection is broken, and nobody knows more. ended: it was seen to end.
 	gone, ended, readOnly bool
+	// marking: it has written a marker, and not committed as yet.
+	marking bool
 }
 
 const (
@@ -80,16 +94,26 @@ func (s *server) position() txn.Position { return txn.Position{Timeline: s.timel
 
 // write makes an operation durable.
 func (s *server) write(kind opKind, name txn.Name, xid uint64) {
+	s.add(op{kind: kind, name: name, xid: xid})
+}
+
+func (s *server) add(o op) {
 	s.lsn += lsnStep
-	o := op{kind, name, xid, s.lsn}
+	o.lsn = s.lsn
 	s.wal = append(s.wal, o)
 	s.apply(o)
 }
 
 func (s *server) apply(o op) {
 	s.nextXID = max(s.nextXID, o.xid+1)
-	if o.kind == opOther {
+	switch o.kind {
+	case opOther:
 		return
+	case opNever, opUnmark:
+		s.mark(o)
+		return
+	case opMark:
+		s.mark(o)
 	}
 	was := s.rows[o.name]
 	s.rows[o.name] = row{o.kind, o.xid}
@@ -100,6 +124,30 @@ func (s *server) apply(o op) {
 	if o.kind == opPrepare {
 		s.prepared = append(s.prepared, o.name)
 	}
+}
+
+// mark keeps or removes a marker.
+func (s *server) mark(o op) {
+	if o.kind == opUnmark {
+		delete(s.markers, o.name.ID())
+		return
+	}
+	if s.markers == nil {
+		s.markers = map[txn.ID]string{}
+	}
+	s.markers[o.name.ID()] = o.decision
+}
+
+// marked lists the transactions that have a marker of their commit.
+func (s *server) marked() []txn.ID {
+	var ids []txn.ID
+	for id, decision := range s.markers {
+		if decision != never {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b txn.ID) int { return slices.Compare(a[:], b[:]) })
+	return ids
 }
 
 // other is what everybody else does in this database.

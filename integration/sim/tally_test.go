@@ -72,6 +72,17 @@ const (
 	foundNever
 	foundGone
 
+	// Of decisions that were left to a database: those that were, markers of commits, those that
+	// came too late, those that a failover has lost, those that were asked for and found, those
+	// that say never, and those that were removed.
+	left
+	marked
+	markedLate
+	markerLost
+	markerFound
+	decidedNever
+	markerRemoved
+
 	// How transactions ended.
 	committed
 	onePhase
@@ -97,6 +108,8 @@ func (k kind) String() string {
 		"keys used again", "callers gone away", "rollbacks asked for",
 		"intents", "implied commits", "aborts recorded", "inquiries: all prepared",
 		"inquiries: never prepared", "inquiries: gone",
+		"left to a delegate", "marked", "late markers refused", "markers lost", "markers found",
+		"decided by never", "markers removed",
 		"committed", "committed in one phase", "rolled back", "heuristic", "forgotten",
 	}[k]
 }

@@ -364,7 +364,10 @@ func (w *world) unrest() string {
 			}
 		}
 	}
+	id, marked := w.lingering()
 	switch {
+	case marked:
+		return fmt.Sprintf("the marker of %d is never removed", id.Seq())
 	case w.life == nil:
 		return "there is no coordinator"
 	case w.life.driver.machine().Active() > 0:

@@ -102,6 +102,10 @@ func (s *suite) everyMethod(
 	if one, ok := r.(participant.OnePhaser); ok && s.Traits.OnePhase {
 		_, errs["CommitOnePhase"] = one.CommitOnePhase(context.Background(), f, batch)
 	}
+	if d, ok := r.(participant.Delegate); ok && s.Traits.Delegate {
+		_, errs["Decide"] = d.Decide(context.Background(), f, batch)
+		errs["RemoveMarkers"] = d.RemoveMarkers(context.Background(), f, []txn.ID{b.Name.ID()})
+	}
 	return errs
 }
 

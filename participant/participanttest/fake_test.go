@@ -33,6 +33,9 @@ type store struct {
 	xids     map[txn.Name]uint64
 	resolver map[txn.LogID]*adapter
 	epochs   map[txn.LogID]txn.Epoch
+	// markers hold decisions, and the empty one for "never". marking are those of open branches.
+	markers map[txn.ID]string
+	marking map[txn.ID]bool
 }
 
 func newStore(fault string) *store {
@@ -41,7 +44,8 @@ func newStore(fault string) *store {
 		prepared: map[txn.Name]string{},
 		foreign:  map[txn.Name]bool{}, effects: map[string]bool{},
 		ended: map[txn.Name]txn.Standing{}, xids: map[txn.Name]uint64{},
-		resolver: map[txn.LogID]*adapter{}, epochs: map[txn.LogID]txn.Epoch{}}
+		resolver: map[txn.LogID]*adapter{}, epochs: map[txn.LogID]txn.Epoch{},
+		markers: map[txn.ID]string{}, marking: map[txn.ID]bool{}}
 }
 
 var identity = txn.Identity{System: 7, Database: 1}
@@ -306,12 +310,14 @@ func (a *adapter) List(_ context.Context, f txn.Fence) (participant.Listing, err
 		l.Branches = append(l.Branches, participant.Listed{Name: name, Ours: !a.foreign[name],
 			Evidence: a.evidence(name)})
 	}
+	l.Markers = a.listMarkers(f)
 	return l, nil
 }
 
 func (a *adapter) Describe(context.Context) (participant.Description, error) {
 	d := participant.Description{Kind: "fake", Identity: identity, Evidence: true,
-		OnePhase: a.fault != "one phase is not told"}
+		OnePhase: a.fault != "one phase is not told",
+		Delegate: a.fault != "a delegate is not told"}
 	if a.fault == "no fix" {
 		d.Checks = []participant.Check{{Level: participant.LevelWarn, What: "something"}}
 	}
@@ -390,6 +396,7 @@ func harness(s *store) participanttest.Harness {
 			if s.fault == "prepared work is lost" {
 				clear(s.prepared)
 			}
+			s.crashMarkers()
 			return r
 		},
 		Foreign: func(_ *testing.T, name txn.Name) func() {
@@ -402,8 +409,14 @@ func harness(s *store) participanttest.Harness {
 				delete(s.prepared, name)
 			}
 		},
+		Decide: func(_ *testing.T, w participanttest.Work, decision []byte) participant.Vote {
+			return w.(*job).decide(decision)
+		},
+		Mark: func(_ *testing.T, w participanttest.Work, decision []byte) func(bool) {
+			return w.(*job).mark(decision)
+		},
 		Traits: participanttest.Traits{Proof: participanttest.ProofEvidence, Shared: true,
-			OnePhase: true, Undecided: true},
+			OnePhase: true, Delegate: true, Undecided: true},
 	}
 }
 
@@ -439,6 +452,21 @@ var faults = map[string]string{
 	"one phase without fence":        "one_phase_of_an_older_epoch_is_fenced",
 	"older work lives on":            "one_phase_of_an_older_epoch_is_fenced",
 	"one phase of any log":           "one_phase_of_other_logs_is_refused",
+
+	"a delegate is not told":   "a_delegate_is_told_by_the_description",
+	"markers are only read":    "a_delegate_without_its_marker_never_commits",
+	"never is forgotten":       "a_delegate_without_its_marker_never_commits",
+	"votes are not kept":       "a_delegate_commits_with_its_marker",
+	"markers are not durable":  "a_delegate_commits_with_its_marker",
+	"open markers are read":    "a_delegate_that_just_commits_is_unknown",
+	"open markers survive":     "a_delegate_that_crashes_rolls_back",
+	"a delegate anywhere":      "a_delegate_elsewhere_is_held",
+	"a delegate of any log":    "a_delegate_of_another_log_is_refused",
+	"a delegate without fence": "a_delegate_of_an_older_epoch_is_fenced",
+	"never is removed":         "a_delegate's_marker_is_listed_until_it_is_removed",
+	"never is listed":          "a_delegate's_marker_is_listed_until_it_is_removed",
+	"markers of any log go":    "a_delegate's_marker_is_listed_until_it_is_removed",
+	"markers without limit":    "a_delegate's_limits_are_named",
 }
 
 func noticed(output, test string) bool {

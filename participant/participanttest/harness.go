@@ -29,6 +29,10 @@ type Traits struct {
 	// OnePhase says that the adapter is a participant.OnePhaser. If not, its description must not
 	// say so either, and where it has the method all the same, the call must fail.
 	OnePhase bool
+	// Delegate says that the adapter is a participant.Delegate, and that the resource under test is
+	// set up for it: Decide and Mark of the Harness are set then. If not, the description must not
+	// say so either, and where it has the methods all the same, the calls must fail.
+	Delegate bool
 	// Undecided says that a Prepare for a branch that failed or was abandoned before may answer
 	// Unknown, because another process ran it. Without it the answer must be No.
 	Undecided bool
@@ -45,9 +49,9 @@ type Work interface {
 	Abandon(t *testing.T)
 }
 
-// Harness is a resource manager under test. All functions but Foreign must be set. They end the
-// test on failure. The suite uses one resource for all its tests, one after the other, with other
-// names and keys each time.
+// Harness is a resource manager under test. All functions but the last three must be set. They end
+// the test on failure. The suite uses one resource for all its tests, one after the other, with
+// other names and keys each time.
 type Harness struct {
 	// Open returns an adapter onto the resource, as a process of its own would have it: two of them
 	// share nothing but the resource itself. The suite closes it if it is a participant.Closer.
@@ -67,5 +71,11 @@ type Harness struct {
 	// Foreign, if not nil, prepares a branch under name that the adapter is not allowed to finish,
 	// and returns what removes it. Nil says that this resource knows no owners.
 	Foreign func(t *testing.T, name txn.Name) (remove func())
-	Traits  Traits
+	// Decide has the client commit a branch with the marker of its transaction, and returns the
+	// vote of the one who saw it: Committed or No.
+	Decide func(t *testing.T, w Work, decision []byte) participant.Vote
+	// Mark has the client write the marker, as Decide does, and wait with its commit. What it
+	// returns commits the branch, or rolls it back, and works until the resource crashes.
+	Mark   func(t *testing.T, w Work, decision []byte) (end func(commit bool))
+	Traits Traits
 }

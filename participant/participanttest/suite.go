@@ -65,6 +65,17 @@ func Run(t *testing.T, h Harness) {
 		{"one phase of an older epoch is fenced", s.testOnePhaseFenced},
 		{"one phase of other logs is refused", s.testOnePhaseOtherLogs},
 		{"concurrent one phases have one effect", s.testOnePhaseConcurrent},
+		{"a delegate is told by the description", s.testDelegateDescribed},
+		{"a delegate without its marker never commits", s.testDelegateNever},
+		{"a delegate commits with its marker", s.testDelegateCommits},
+		{"a delegate that just commits is unknown", s.testDelegateUnderWay},
+		{"a delegate that crashes rolls back", s.testDelegateCrashed},
+		{"a delegate has one end", s.testDelegateRaces},
+		{"a delegate elsewhere is held", s.testDelegateHeld},
+		{"a delegate of another log is refused", s.testDelegateOtherLogs},
+		{"a delegate of an older epoch is fenced", s.testDelegateFenced},
+		{"a delegate's marker is listed until it is removed", s.testDelegateMarkers},
+		{"a delegate's limits are named", s.testDelegateLimits},
 	} {
 		t.Run(c.name, c.test)
 	}

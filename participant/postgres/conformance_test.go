@@ -51,8 +51,14 @@ func TestConformance(t *testing.T) {
 			s.run("PREPARE TRANSACTION '" + name.String() + "'")
 			return func() { s.run("ROLLBACK PREPARED '" + name.String() + "'") }
 		},
+		Decide: func(t *testing.T, w participanttest.Work, decision []byte) participant.Vote {
+			return w.(*work).decide(t, decision)
+		},
+		Mark: func(t *testing.T, w participanttest.Work, decision []byte) func(bool) {
+			return w.(*work).mark(decision)
+		},
 		Traits: participanttest.Traits{Proof: participanttest.ProofEvidence, Shared: true,
-			Undecided: true},
+			Delegate: true, Undecided: true},
 	})
 }
 
@@ -79,6 +85,27 @@ func (w *work) Prepare(t *testing.T) participant.Vote {
 		pgbranch.PrepareOptions{OwnerRole: "gavel_owner"})
 	return participant.Vote{Vote: v.Vote, Evidence: v.Evidence, Reason: v.Reason,
 		SQLState: v.SQLState}
+}
+
+// decide commits as an application does that asks for no durability.
+func (w *work) decide(t *testing.T, decision []byte) participant.Vote {
+	t.Helper()
+	w.run("SET synchronous_commit = off")
+	v := pgbranch.Decide(context.Background(), w.PgConn, w.name.ID(), decision,
+		pgbranch.PrepareOptions{})
+	return participant.Vote{Vote: v.Vote, Evidence: v.Evidence, Reason: v.Reason,
+		SQLState: v.SQLState}
+}
+
+func (w *work) mark(decision []byte) (end func(commit bool)) {
+	w.run(fmt.Sprintf("INSERT INTO gavel.marker VALUES ('%s', '\\x%x')", w.name.ID(), decision))
+	return func(commit bool) {
+		if commit {
+			w.run("COMMIT")
+		} else {
+			w.run("ROLLBACK")
+		}
+	}
 }
 
 func (w *work) Fail(t *testing.T) {

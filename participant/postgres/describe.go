@@ -50,6 +50,10 @@ func (r *Resource) describe(
 		return participant.Description{}, err
 	}
 	facts, err := readFacts(ctx, conn, r.config.OwnerRole)
+	var setup pgbranch.MarkerSetup
+	if err == nil {
+		setup, err = pgbranch.LookMarkers(ctx, conn)
+	}
 	if err != nil {
 		return participant.Description{}, fmt.Errorf(
 			"postgres: describe %s: %w",
@@ -63,11 +67,13 @@ func (r *Resource) describe(
 		Identity: place.Identity,
 		Position: place.Position,
 		Evidence: true,
+		Delegate: setup.Usable(),
 		Used:     facts.used,
 		Limit:    facts.limit,
 	}
 	d.Checks = append(d.Checks, checkPlace(place, r.past.admit(place, before)))
 	d.Checks = append(d.Checks, facts.checks()...)
+	d.Checks = append(d.Checks, checkMarkers(setup)...)
 	if place.Standby {
 		return d, nil // it can prepare nothing, and a probe would only say so again
 	}

@@ -18,6 +18,19 @@
 // and to this adapter's. [Resource.Describe] checks all of it, with a real PREPARE, and prints what
 // to paste.
 //
+// # Decisions that are left to it
+//
+// A database in which the table gavel.marker is set up may decide transactions ([Resource.Decide]).
+// There is at most one row for each:
+//
+//	txid      the transaction
+//	decision  the votes of all other branches, written with the work of the branch here, in one
+//	          database transaction; or NULL, written by us: it never commits
+//
+// The primary key makes whoever inserts first the one who decides. A row without a decision stays
+// for good, since nobody knows how late its client is; others go when the coordinator has no more
+// use for them.
+//
 // # The right database
 //
 // Every connection is asked who it leads to before anything else. A standby is refused, because it

@@ -42,6 +42,7 @@ func TestFailover(t *testing.T) {
 	}
 	defer standby.Stop(context.Background())
 	app, f := connect(t, srv, "app"), newFence()
+	left := app.decide()
 	toCommit, decided := app.prepare("gavel_owner"), app.prepare("gavel_owner")
 	observer := connect(t, standby, "postgres")
 	await(t, "the standby to have it", func() bool {
@@ -65,7 +66,8 @@ func TestFailover(t *testing.T) {
 	for range 8 {
 		app.run("BEGIN; SELECT pg_current_xact_id(); COMMIT")
 	}
-	lost := app.prepare("gavel_owner") // at the old primary, which nobody has told
+	// At the old primary, which nobody has told:
+	lost, unseen := app.prepare("gavel_owner"), app.decide()
 	standing(t, r.Commit, f, toCommit, txn.StandingCommitted)
 	observer.run("COMMIT PREPARED '" + decided.Name.String() + "'")
 	if !connect(t, standby, "app").effect(toCommit.Name) {
@@ -73,6 +75,13 @@ func TestFailover(t *testing.T) {
 	}
 	for observer.run(fmt.Sprintf("SELECT pg_current_xact_id()::text::bigint > %d",
 		lost.Evidence.XID)) != "t" {
+	}
+	// A marker that came along decides. One that was lost did so together with its work, and what
+	// the new primary says instead shows the timeline on which it is true.
+	standing(t, r.Decide, f, left, txn.StandingCommitted)
+	got := standing(t, r.Decide, f, unseen, txn.StandingRolledBack)
+	if got.Evidence.Timeline != 2 || connect(t, standby, "app").effect(unseen.Name) {
+		t.Errorf("the marker that was lost: %+v", got)
 	}
 	// Without the right to read the history, a number proves nothing after a failover.
 	standing(t, r.Commit, f, decided, txn.StandingGone)
@@ -104,7 +113,7 @@ func testStandby(t *testing.T, r *postgres.Resource, f txn.Fence, b participant.
 		t.Errorf("list of a standby: %v", err)
 	}
 	for _, call := range []func(context.Context, txn.Fence, []participant.Branch) (
-		[]participant.Finding, error){r.Commit, r.Rollback, r.Inquire} {
+		[]participant.Finding, error){r.Commit, r.Rollback, r.Inquire, r.Decide} {
 		got, err := call(t.Context(), f, []participant.Branch{b})
 		if !errors.Is(err, postgres.ErrStandby) {
 			t.Errorf("a standby answered %v, %v", got, err)
@@ -158,6 +167,7 @@ func TestARestoredBackupIsHeld(t *testing.T) {
 	}
 	standing(t, r.Commit, f, b, txn.StandingHeld)
 	standing(t, r.Inquire, f, b, txn.StandingHeld)
+	standing(t, r.Decide, f, b, txn.StandingHeld)
 	if _, err := r.List(t.Context(), f); err == nil {
 		t.Error("a restored backup was listed")
 	}

@@ -76,22 +76,29 @@ func (c *finishing) ownLog() []int {
 	return todo
 }
 
-// run takes the right and does both stages; once more for what is left if the right was lost on the
-// way, which can only be if this process' control connection had ended.
+// run does both stages for what is left.
 func (c *finishing) run(ctx context.Context, todo []int) error {
+	return c.r.rightly(ctx, c.fence, func(t *right) error {
+		c.right = t
+		if err := c.firstStage(ctx, c.open(todo)); err != nil {
+			return err
+		}
+		return c.secondStage(ctx, c.open(todo))
+	})
+}
+
+// rightly takes the right of the fence's log and acts by it; once more if the right was lost on the
+// way, which can only be if this process' control connection had ended.
+func (r *Resource) rightly(ctx context.Context, f txn.Fence, act func(*right) error) error {
 	for again := range 2 {
-		var err error
-		if c.right, err = c.r.rights.get(ctx, c.fence); err != nil {
+		t, err := r.rights.get(ctx, f)
+		if err != nil {
 			return err
 		}
-		err = c.firstStage(ctx, c.open(todo))
-		if err == nil {
-			err = c.secondStage(ctx, c.open(todo))
-		}
-		if !errors.Is(err, errRightLost) {
+		if err = act(t); !errors.Is(err, errRightLost) {
 			return err
 		}
-		c.r.rights.drop(c.right)
+		r.rights.drop(t)
 		if again == 1 {
 			return fmt.Errorf("%w: %w", err, participant.ErrNotResolver)
 		}

@@ -53,11 +53,8 @@ type listing struct {
 // list asks one session for its place, its list, and its place again, in this order.
 func (r *Resource) list(ctx context.Context, s *session, condition string) (listing, error) {
 	_, before := r.past.known()
-	place, err := pgbranch.Look(ctx, s.PgConn)
+	place, err := r.look(ctx, s, before)
 	if err != nil {
-		return listing{}, fmt.Errorf("postgres: list %s: %w", r.config.Name, err)
-	}
-	if err := r.past.admit(place, before); err != nil {
 		return listing{}, err
 	}
 	answers, err := queryAll(ctx, s.PgConn, countSQL+"; "+listSQL(condition))
@@ -69,11 +66,8 @@ func (r *Resource) list(ctx context.Context, s *session, condition string) (list
 	}
 	// The position is read after the list, so that it lies behind every PREPARE that is listed:
 	// evidence with a lower one could place a lost branch before a fork that it came after.
-	after, err := pgbranch.Look(ctx, s.PgConn)
+	after, err := r.look(ctx, s, place.Position)
 	if err != nil {
-		return listing{}, fmt.Errorf("postgres: list %s: %w", r.config.Name, err)
-	}
-	if err := r.past.admit(after, place.Position); err != nil {
 		return listing{}, err
 	}
 	l := listing{place: after}
@@ -81,6 +75,18 @@ func (r *Resource) list(ctx context.Context, s *session, condition string) (list
 		return listing{}, fmt.Errorf("postgres: list %s: %w", r.config.Name, err)
 	}
 	return l, nil
+}
+
+// look asks a session's server where it is, and holds it to the past: before is the highest
+// position that was known by now.
+func (r *Resource) look(
+	ctx context.Context, s *session, before txn.Position,
+) (pgbranch.Place, error) {
+	place, err := pgbranch.Look(ctx, s.PgConn)
+	if err != nil {
+		return place, fmt.Errorf("postgres: look at %s: %w", r.config.Name, err)
+	}
+	return place, r.past.admit(place, before)
 }
 
 func (l *listing) read(answers [][][]string) error {

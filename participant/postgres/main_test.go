@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -71,11 +72,14 @@ func startServer() (stop func() error, err error) {
 		}
 		return err
 	}
-	if err := srv.Exec(ctx, "postgres", schema); err != nil {
+	if err := srv.Exec(ctx, "postgres", schema+";"+markerSchema()); err != nil {
 		return nil, errors.Join(err, stop())
 	}
 	return stop, nil
 }
+
+// markerSchema is what `gavel markers` would run.
+func markerSchema() string { return strings.Join(pgbranch.MarkerSchema("gavel", "app"), ";") }
 
 func fail(err error) int {
 	fmt.Fprintln(os.Stderr, err)

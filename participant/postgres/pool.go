@@ -20,6 +20,8 @@ type session struct {
 	// crew is the right in whose name this connection may finish branches; see right.join.
 	crew       *right
 	generation int
+	// marked says that markers were found to be set up in its database.
+	marked bool
 }
 
 // pool is a bounded set of sessions. It is small and our own because what matters here is which

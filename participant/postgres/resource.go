@@ -16,8 +16,8 @@ import (
 // ErrBatch is returned for a call with more than participant.MaxBatch branches. Nothing was done.
 var ErrBatch = fmt.Errorf("postgres: more than %d branches in one call", participant.MaxBatch)
 
-// Resource is one PostgreSQL database. It implements participant.Resource, Describer and Closer,
-// and is safe for concurrent use.
+// Resource is one PostgreSQL database. It implements participant.Resource, Delegate, Describer and
+// Closer, and is safe for concurrent use.
 type Resource struct {
 	config    Config
 	past      *past
@@ -32,6 +32,7 @@ type Resource struct {
 
 var (
 	_ participant.Resource  = (*Resource)(nil)
+	_ participant.Delegate  = (*Resource)(nil)
 	_ participant.Describer = (*Resource)(nil)
 	_ participant.Closer    = (*Resource)(nil)
 )
@@ -120,15 +121,18 @@ func (r *Resource) admit(f txn.Fence, branches int) error {
 	return nil
 }
 
-// List names every prepared branch with our prefix in this database. It fails with [ErrStandby] or
-// a [HeldError] rather than return less.
+// List names every prepared branch with our prefix in this database, and the markers of the
+// caller's log. It fails with [ErrStandby] or a [HeldError] rather than return less.
 func (r *Resource) List(ctx context.Context, f txn.Fence) (participant.Listing, error) {
 	if err := r.admit(f, 0); err != nil {
 		return participant.Listing{}, err
 	}
 	var l listing
+	var markers []txn.ID
 	err := r.reading(ctx, func(s *session) (err error) {
-		l, err = r.list(ctx, s, ours)
+		if l, err = r.list(ctx, s, ours); err == nil {
+			markers, err = r.markers(ctx, s, f.Log)
+		}
 		return err
 	})
 	if err != nil {
@@ -136,11 +140,12 @@ func (r *Resource) List(ctx context.Context, f txn.Fence) (participant.Listing, 
 	}
 	return participant.Listing{Identity: l.place.Identity, Position: l.place.Position,
 		Branches: l.branches, Unknown: l.unknown, Truncated: l.truncated,
-		Used: l.used, Limit: l.limit}, nil
+		Used: l.used, Limit: l.limit, Markers: markers}, nil
 }
 
-// reading runs questions that change nothing on one session, and once more on a fresh one if the
-// connection broke: an idle one may have been dead since the database's last restart.
+// reading runs questions that change nothing, or as much when asked twice, on one session, and once
+// more on a fresh one if the connection broke: an idle one may have been dead since the database's
+// last restart.
 func (r *Resource) reading(ctx context.Context, questions func(*session) error) error {
 	for again := range 2 {
 		s, err := r.pool.acquire(ctx)

@@ -32,7 +32,7 @@ func TestAnotherDatabaseIsHeldUntilAccepted(t *testing.T) {
 	} {
 		r.Expect(was.identity, was.position)
 		for _, call := range []func(context.Context, txn.Fence, []participant.Branch) (
-			[]participant.Finding, error){r.Commit, r.Rollback, r.Inquire} {
+			[]participant.Finding, error){r.Commit, r.Rollback, r.Inquire, r.Decide} {
 			if got := standing(t, call, f, b, txn.StandingHeld); got.Reason == "" {
 				t.Errorf("%s: held without a reason", what)
 			}

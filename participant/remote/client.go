@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -41,8 +42,9 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 	return func(o *options) { o.dial = append(o.dial, opts...) }
 }
 
-// Client is a resource in another process. It is a participant.Resource, OnePhaser, Describer and
-// Closer, where the description says whether the resource takes one phase.
+// Client is a resource in another process. It is a participant.Resource, OnePhaser, Delegate,
+// Describer and Closer, where the description says whether the resource takes one phase, and
+// whether decisions can be left to it.
 //
 // It repeats nothing: what a failed call means, and when to make it again, is the coordinator's to
 // decide. The context's deadline is sent along.
@@ -68,6 +70,7 @@ type greeted struct {
 var (
 	_ participant.Resource  = (*Client)(nil)
 	_ participant.OnePhaser = (*Client)(nil)
+	_ participant.Delegate  = (*Client)(nil)
 	_ participant.Describer = (*Client)(nil)
 	_ participant.Closer    = (*Client)(nil)
 )
@@ -174,6 +177,41 @@ func (c *Client) Inquire(
 	return findings("inquire", a.GetFindings(), len(b), err)
 }
 
+// Decide implements participant.Delegate. A resource to which no decision can be left refuses with
+// a *txn.Refusal, and has done nothing.
+func (c *Client) Decide(
+	ctx context.Context, f txn.Fence, b []participant.Branch,
+) ([]participant.Finding, error) {
+	if err := c.greet(ctx, f); err != nil {
+		return nil, err
+	}
+	a, err := c.service.Decide(ctx, &gavelv1.DecideRequest{
+		Fence: wire.EncodeFence(f), Resource: c.resource, Branches: wire.EncodeBranches(b),
+	})
+	return findings("decide", a.GetFindings(), len(b), err)
+}
+
+// RemoveMarkers implements participant.Delegate. More ids than fit into a message are removed in
+// several calls, and an error leaves those of the later ones where they are.
+func (c *Client) RemoveMarkers(ctx context.Context, f txn.Fence, ids []txn.ID) error {
+	if len(ids) > participant.MaxMarkers {
+		return txn.Refusef(txn.ReasonInvalid, "ids",
+			"%d markers in one call, at most %d are allowed", len(ids), participant.MaxMarkers)
+	}
+	if err := c.greet(ctx, f); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(ids, wire.MaxMarkers) {
+		_, err := c.service.RemoveMarkers(ctx, &gavelv1.RemoveMarkersRequest{
+			Fence: wire.EncodeFence(f), Resource: c.resource, Markers: wire.EncodeMarkers(some),
+		})
+		if err != nil {
+			return failed("remove markers", err)
+		}
+	}
+	return nil
+}
+
 func findings(
 	act string, got []*gavelv1.Finding, want int, err error,
 ) ([]participant.Finding, error) {
@@ -205,25 +243,21 @@ func (c *Client) List(ctx context.Context, f txn.Fence) (participant.Listing, er
 	if first.GetHeader() == nil {
 		return participant.Listing{}, nonsense("list", errors.New("the listing has no header"))
 	}
-	return receive(first, stream)
+	return receive(first, stream, f.Log)
 }
 
-// receive reads the branches of a listing and counts them against its header.
+// receive reads the branches and the markers of a listing and counts them against its header.
 func receive(
 	message *gavelv1.ListInDoubtResponse,
-	stream grpc.ServerStreamingClient[gavelv1.ListInDoubtResponse],
+	stream grpc.ServerStreamingClient[gavelv1.ListInDoubtResponse], log txn.LogID,
 ) (participant.Listing, error) {
-	listing, want := wire.DecodeListing(message.GetHeader()), int(message.GetHeader().GetCount())
+	header := message.GetHeader()
+	listing := wire.DecodeListing(header)
 	for {
-		listed, err := wire.DecodeListed(message.GetBranches())
-		if err != nil {
+		if err := take(&listing, message, header, log); err != nil {
 			return participant.Listing{}, nonsense("list", err)
 		}
-		listing.Branches = append(listing.Branches, listed...)
-		if len(listing.Branches) > min(want, participant.MaxListed) {
-			return participant.Listing{}, nonsense("list",
-				fmt.Errorf("more than the %d branches that were announced", want))
-		}
+		var err error
 		message, err = stream.Recv()
 		if errors.Is(err, io.EOF) {
 			break
@@ -232,11 +266,37 @@ func receive(
 			return participant.Listing{}, failed("list", err)
 		}
 	}
-	if len(listing.Branches) != want {
+	if b, m := len(listing.Branches), len(listing.Markers); b != int(header.GetCount()) ||
+		m != int(header.GetMarkers()) {
 		return participant.Listing{}, nonsense("list",
-			fmt.Errorf("%d of %d branches came", len(listing.Branches), want))
+			fmt.Errorf("%d of %d branches came, and %d of %d markers", b, header.GetCount(), m,
+				header.GetMarkers()))
 	}
 	return listing, nil
+}
+
+// take adds one message to a listing, which must not grow beyond what was announced.
+func take(
+	listing *participant.Listing, message *gavelv1.ListInDoubtResponse,
+	header *gavelv1.ListingHeader, log txn.LogID,
+) error {
+	listed, err := wire.DecodeListed(message.GetBranches())
+	if err != nil {
+		return err
+	}
+	markers, err := wire.DecodeMarkers(message.GetMarkers(), log)
+	if err != nil {
+		return err
+	}
+	listing.Branches = append(listing.Branches, listed...)
+	listing.Markers = append(listing.Markers, markers...)
+	if len(listing.Branches) > min(int(header.GetCount()), participant.MaxListed) {
+		return fmt.Errorf("more than the %d branches that were announced", header.GetCount())
+	}
+	if len(listing.Markers) > min(int(header.GetMarkers()), participant.MaxMarkers) {
+		return fmt.Errorf("more than the %d markers that were announced", header.GetMarkers())
+	}
+	return nil
 }
 
 // Describe implements participant.Describer.

@@ -25,4 +25,9 @@
 // A one-phase commit is the exception, since it decides. The server cannot take it back once it is
 // let in, and so a resource that is a participant.OnePhaser judges the fence itself, where the
 // branch commits.
+//
+// What a participant.Delegate is asked for decides as well, and is harmless all the same: of a
+// transaction whose decision was left to it, the newer coordinator knows no more than that, and
+// asks for the same marker; there is one, whoever had it written. Markers that the deposed one has
+// removed were those of transactions whose end its log holds.
 package remote

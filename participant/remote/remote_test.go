@@ -31,6 +31,7 @@ type fake struct {
 	calls    []string
 	fences   []txn.Fence
 	branches []participant.Branch
+	removed  [][]txn.ID
 
 	votes    []participant.Vote
 	findings []participant.Finding
@@ -86,7 +87,7 @@ func (f *fake) List(_ context.Context, fence txn.Fence) (participant.Listing, er
 }
 
 func (f *fake) Describe(context.Context) (participant.Description, error) {
-	return participant.Description{Kind: "fake", Version: "1", OnePhase: true},
+	return participant.Description{Kind: "fake", Version: "1", OnePhase: true, Delegate: true},
 		f.called("describe", txn.Fence{}, nil)
 }
 
@@ -175,7 +176,7 @@ func TestCallsPass(t *testing.T) {
 	}
 	type call = func(context.Context, txn.Fence, []participant.Branch) ([]participant.Finding,
 		error)
-	for i, call := range []call{c.Commit, c.Rollback, c.Inquire, c.CommitOnePhase} {
+	for i, call := range []call{c.Commit, c.Rollback, c.Inquire, c.CommitOnePhase, c.Decide} {
 		findings, err := call(ctx, at(1, uint64(6+i)), in)
 		if err != nil {
 			t.Fatal(err)
@@ -187,15 +188,16 @@ func TestCallsPass(t *testing.T) {
 			t.Error(diff)
 		}
 	}
-	if err := c.Forget(ctx, at(1, 10), in); err != nil {
+	if err := c.Forget(ctx, at(1, 11), in); err != nil {
 		t.Error(err)
 	}
 	d, err := c.Describe(ctx)
-	if err != nil || d.Kind != "fake" || !d.OnePhase {
+	if err != nil || d.Kind != "fake" || !d.OnePhase || !d.Delegate {
 		t.Errorf("%+v, %v", d, err)
 	}
 	want := []string{
-		"hello", "prepare", "commit", "rollback", "inquire", "one phase", "forget", "describe",
+		"hello", "prepare", "commit", "rollback", "inquire", "one phase", "decide", "forget",
+		"describe",
 	}
 	if diff := cmp.Diff(want, f.calls); diff != "" {
 		t.Error(diff)
@@ -221,13 +223,15 @@ func TestErrorsPass(t *testing.T) {
 		_, prepare := c.Prepare(ctx, at(1, 1), in)
 		_, commit := c.Commit(ctx, at(1, 1), in)
 		_, onePhase := c.CommitOnePhase(ctx, at(1, 1), in)
+		_, decide := c.Decide(ctx, at(1, 1), in)
+		remove := c.RemoveMarkers(ctx, at(1, 1), ids(1))
 		_, list := c.List(ctx, at(1, 1))
 		_, describe := c.Describe(ctx)
 		forget := c.Forget(ctx, at(1, 1), in)
 		f.err = want
 		_, hello := c.Inquire(ctx, at(2, 1), in)
 		for i, err := range []error{
-			prepare, commit, onePhase, list, describe, forget, hello,
+			prepare, commit, onePhase, decide, remove, list, describe, forget, hello,
 		} {
 			if errors.Is(want, participant.ErrFenced) ||
 				errors.Is(want, participant.ErrRegression) ||
@@ -257,6 +261,9 @@ func TestIncompleteAnswers(t *testing.T) {
 		if _, err := c.CommitOnePhase(t.Context(), at(1, 1), in); !errors.Is(err,
 			txn.ErrUnknown) {
 			t.Errorf("%d findings of one phase: %v", n, err)
+		}
+		if _, err := c.Decide(t.Context(), at(1, 1), in); !errors.Is(err, txn.ErrUnknown) {
+			t.Errorf("%d decisions: %v", n, err)
 		}
 	}
 }

@@ -172,6 +172,8 @@ func (s *Server) Describe(
 	// What the wire cannot call is not offered.
 	_, ok = s.resource.(participant.OnePhaser)
 	description.OnePhase = description.OnePhase && ok
+	_, ok = s.resource.(participant.Delegate)
+	description.Delegate = description.Delegate && ok
 	return wire.EncodeDescription(description), nil
 }
 
@@ -255,7 +257,7 @@ func complete(got, want int) error {
 	return nil
 }
 
-// listChunk is how many branches travel in one message of a listing.
+// listChunk is how many branches travel in one message of a listing, beside wire.MaxMarkers.
 const listChunk = 500
 
 // ListInDoubt implements the service.
@@ -271,17 +273,64 @@ func (s *Server) ListInDoubt(
 		return wire.Status(err)
 	}
 	message := &gavelv1.ListInDoubtResponse{Header: wire.EncodeListing(listing)}
-	for rest := listing.Branches; ; {
-		n := min(len(rest), listChunk)
-		message.Branches = wire.EncodeListed(rest[:n])
+	for branches, markers := listing.Branches, listing.Markers; ; {
+		b, m := min(len(branches), listChunk), min(len(markers), wire.MaxMarkers)
+		message.Branches = wire.EncodeListed(branches[:b])
+		message.Markers = wire.EncodeMarkers(markers[:m])
 		if err := stream.Send(message); err != nil {
 			return err
 		}
-		if rest = rest[n:]; len(rest) == 0 {
+		branches, markers = branches[b:], markers[m:]
+		if len(branches) == 0 && len(markers) == 0 {
 			return nil
 		}
 		message = &gavelv1.ListInDoubtResponse{}
 	}
+}
+
+// Decide implements the service.
+func (s *Server) Decide(
+	ctx context.Context, r *gavelv1.DecideRequest,
+) (*gavelv1.DecideResponse, error) {
+	d, err := s.delegate()
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	findings, err := s.finish(ctx, r, d.Decide)
+	return &gavelv1.DecideResponse{Findings: findings}, err
+}
+
+// RemoveMarkers implements the service. Only the log that a marker is of may have it removed.
+func (s *Server) RemoveMarkers(
+	ctx context.Context, r *gavelv1.RemoveMarkersRequest,
+) (*gavelv1.RemoveMarkersResponse, error) {
+	d, err := s.delegate()
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	f, err := s.admit(r.GetResource(), r.GetFence(), false)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	ids, err := wire.DecodeMarkers(r.GetMarkers(), f.Log)
+	if err != nil {
+		return nil, wire.Status(txn.Refusef(txn.ReasonInvalid, "markers", "%v", err))
+	}
+	if err := d.RemoveMarkers(ctx, f, ids); err != nil {
+		return nil, wire.Status(err)
+	}
+	return &gavelv1.RemoveMarkersResponse{}, nil
+}
+
+// delegate is the resource as one to which decisions can be left. One that cannot is not asked
+// for anything.
+func (s *Server) delegate() (participant.Delegate, error) {
+	d, ok := s.resource.(participant.Delegate)
+	if !ok {
+		return nil, txn.Refusef(txn.ReasonInvalid, "",
+			"the resource keeps no markers, and no decision can be left to it")
+	}
+	return d, nil
 }
 
 // Forget implements the service. A resource that remembers nothing has nothing to forget.

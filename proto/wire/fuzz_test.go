@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"unicode/utf8"
 
@@ -27,9 +29,15 @@ func read[T any, M interface {
 
 // FuzzParticipantCalls: whatever arrives at a participant's side, what is handed on has been
 // checked: a fence that is whole, names that were written as they are read, no more branches than
-// fit into one call.
+// fit into one call, and markers of the log that calls.
 func FuzzParticipantCalls(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if m, ok := read[gavelv1.RemoveMarkersRequest](b); ok {
+			log, err := txn.ParseLogID(m.GetFence().GetLogId())
+			if err == nil {
+				checkMarkers(t, m.GetMarkers(), log)
+			}
+		}
 		m, ok := read[gavelv1.CommitRequest](b)
 		if !ok {
 			return
@@ -59,6 +67,23 @@ func FuzzParticipantCalls(f *testing.F) {
 	})
 }
 
+// checkMarkers: markers are read whole or not at all, and only those of the log.
+func checkMarkers(t *testing.T, markers [][]byte, log txn.LogID) {
+	t.Helper()
+	ids, err := DecodeMarkers(markers, log)
+	if err != nil {
+		return
+	}
+	if len(ids) > MaxMarkers || !slices.EqualFunc(EncodeMarkers(ids), markers, bytes.Equal) {
+		t.Errorf("%x are read as %v", markers, ids)
+	}
+	for _, id := range ids {
+		if !id.Valid() || id.Log() != log {
+			t.Errorf("%s is a marker of log %s", id, log)
+		}
+	}
+}
+
 // FuzzParticipantAnswers: whatever a participant answers, a word that is not known is never taken
 // for a Yes, a commit or a rollback, and another number of answers answers nothing.
 func FuzzParticipantAnswers(f *testing.F) {
@@ -71,6 +96,7 @@ func FuzzParticipantAnswers(f *testing.F) {
 		}
 		if m, ok := read[gavelv1.ListInDoubtResponse](b); ok {
 			DecodeListing(m.GetHeader())
+			checkMarkers(t, m.GetMarkers(), testID().Log())
 			listed, err := DecodeListed(m.GetBranches())
 			for i, l := range listed {
 				name := m.GetBranches()[i].GetPreparedName()
@@ -98,7 +124,8 @@ func checkVotes(t *testing.T, votes []*gavelv1.PreparedVote, want int) {
 		t.Errorf("%d votes for %d branches: %v", len(votes), want, err)
 	}
 	for i, v := range got {
-		if yes := votes[i].GetVote() == gavelv1.Vote_VOTE_YES; (v.Vote == txn.VoteYes) != yes {
+		yes := votes[i].GetVote() == gavelv1.Vote_VOTE_YES
+		if (v.Vote == txn.VoteYes) != yes || v.Vote == txn.VoteCommitted {
 			t.Errorf("%v is read as %v", votes[i].GetVote(), v.Vote)
 		}
 		checkReason(t, v.Reason)
@@ -113,14 +140,32 @@ func checkFindings(t *testing.T, findings []*gavelv1.Finding, want int) {
 	}
 	for i, f := range got {
 		says := findings[i].GetStanding()
-		committed := says == gavelv1.Standing_STANDING_COMMITTED
+		committed := says == gavelv1.Standing_STANDING_COMMITTED && whole(findings[i].GetVotes())
 		rolledBack := says == gavelv1.Standing_STANDING_ROLLED_BACK
 		if (f.Standing == txn.StandingCommitted) != committed ||
 			(f.Standing == txn.StandingRolledBack) != rolledBack {
 			t.Errorf("%v is read as %v", says, f.Standing)
 		}
+		held := findings[i].GetVotes()
+		if committed && len(f.Votes) != len(held) || !committed && f.Votes != nil {
+			t.Errorf("%v are read as %v", held, f.Votes)
+		}
 		checkReason(t, f.Reason)
 	}
+}
+
+// whole says whether a marker can hold these votes: in another order they would be one Yes or
+// ReadOnly for each of some branches from 1 to 64.
+func whole(votes []*gavelv1.MarkerVote) bool {
+	seen := map[uint32]bool{}
+	for _, v := range votes {
+		if v.GetVote() != gavelv1.Vote_VOTE_YES && v.GetVote() != gavelv1.Vote_VOTE_READ_ONLY ||
+			v.GetBranch()-1 >= 64 {
+			return false
+		}
+		seen[v.GetBranch()] = true
+	}
+	return len(seen) == len(votes)
 }
 
 // checkReason: a text from elsewhere is short, and no character of it was cut in two.
@@ -140,8 +185,10 @@ func FuzzTransactionCalls(f *testing.F) {
 			votes, err := DecodeBranchVotes(m.GetVotes())
 			for i, v := range votes {
 				wire := m.GetVotes()[i]
+				says := wire.GetVote()
 				if err == nil && (uint32(v.Branch) != wire.GetBranch() ||
-					(v.Vote == txn.VoteYes) != (wire.GetVote() == gavelv1.Vote_VOTE_YES)) {
+					(v.Vote == txn.VoteYes) != (says == gavelv1.Vote_VOTE_YES) ||
+					(v.Vote == txn.VoteCommitted) != (says == gavelv1.Vote_VOTE_COMMITTED)) {
 					t.Errorf("%v is read as %+v", wire, v)
 				}
 				checkReason(t, v.Reason)
@@ -152,10 +199,30 @@ func FuzzTransactionCalls(f *testing.F) {
 				t.Errorf("%v is read as %v", m.GetAckLevel(), level)
 			}
 		}
+		if m, ok := read[gavelv1.BeginTransactionResponse](b); ok {
+			checkBegun(t, m)
+		}
 		if m, ok := read[gavelv1.Transaction](b); ok {
 			checkResult(t, m)
 		}
 	})
+}
+
+// checkBegun: the delegate is a branch that the client knows, or there is none.
+func checkBegun(t *testing.T, m *gavelv1.BeginTransactionResponse) {
+	t.Helper()
+	branches, err := DecodeEnlisted(m.GetBranches())
+	if err != nil {
+		return
+	}
+	no, err := DecodeDelegate(m.GetDelegate(), branches)
+	if err != nil {
+		return
+	}
+	same := func(b txn.Enlisted) bool { return b.Branch == no }
+	if uint32(no) != m.GetDelegate() || no != 0 && !slices.ContainsFunc(branches, same) {
+		t.Errorf("the delegate %d of %v is read as %d", m.GetDelegate(), branches, no)
+	}
 }
 
 func checkResult(t *testing.T, m *gavelv1.Transaction) {

@@ -94,7 +94,7 @@ func EncodePreparedVotes(votes []participant.Vote) []*gavelv1.PreparedVote {
 }
 
 // DecodePreparedVotes reads the answer of Prepare for want branches. Another number of answers
-// answers nothing: an error.
+// answers nothing: an error. Who is asked to prepare cannot commit: VoteCommitted is VoteUnknown.
 func DecodePreparedVotes(votes []*gavelv1.PreparedVote, want int) ([]participant.Vote, error) {
 	if len(votes) != want {
 		return nil, fmt.Errorf("wire: %d votes for %d branches", len(votes), want)
@@ -107,11 +107,14 @@ func DecodePreparedVotes(votes []*gavelv1.PreparedVote, want int) ([]participant
 			Reason:   Cut(v.GetReason(), txn.MaxReasonLen),
 			SQLState: v.GetSqlstate(),
 		}
+		if out[i].Vote == txn.VoteCommitted {
+			out[i].Vote = txn.VoteUnknown
+		}
 	}
 	return out, nil
 }
 
-// EncodeFindings writes the answer of Commit, Rollback and Inquire.
+// EncodeFindings writes the answer of Commit, Rollback, Inquire and Decide.
 func EncodeFindings(findings []participant.Finding) []*gavelv1.Finding {
 	out := make([]*gavelv1.Finding, len(findings))
 	for i, f := range findings {
@@ -120,27 +123,43 @@ func EncodeFindings(findings []participant.Finding) []*gavelv1.Finding {
 			Reason:   clean(Cut(f.Reason, txn.MaxReasonLen)),
 			Sqlstate: clean(f.SQLState),
 			Evidence: EncodeEvidence(f.Evidence),
+			Votes:    encodeMarkerVotes(f.Votes),
 		}
 	}
 	return out
 }
 
-// DecodeFindings reads the answer of Commit, Rollback and Inquire for want branches. Another
-// number of answers answers nothing: an error.
+// DecodeFindings reads the answer of Commit, Rollback, Inquire and Decide for want branches.
+// Another number of answers answers nothing: an error. A commit whose votes cannot be those of a
+// marker is StandingUnknown, with a reason that says what is wrong.
 func DecodeFindings(findings []*gavelv1.Finding, want int) ([]participant.Finding, error) {
 	if len(findings) != want {
 		return nil, fmt.Errorf("wire: %d findings for %d branches", len(findings), want)
 	}
 	out := make([]participant.Finding, len(findings))
 	for i, f := range findings {
-		out[i] = participant.Finding{
-			Standing: standings().fromWire(f.GetStanding(), txn.StandingUnknown),
-			Reason:   Cut(f.GetReason(), txn.MaxReasonLen),
-			SQLState: f.GetSqlstate(),
-			Evidence: DecodeEvidence(f.GetEvidence()),
-		}
+		out[i] = decodeFinding(f)
 	}
 	return out, nil
+}
+
+func decodeFinding(f *gavelv1.Finding) participant.Finding {
+	out := participant.Finding{
+		Standing: standings().fromWire(f.GetStanding(), txn.StandingUnknown),
+		Reason:   Cut(f.GetReason(), txn.MaxReasonLen),
+		SQLState: f.GetSqlstate(),
+		Evidence: DecodeEvidence(f.GetEvidence()),
+	}
+	if out.Standing != txn.StandingCommitted {
+		return out
+	}
+	votes, err := decodeMarkerVotes(f.GetVotes())
+	if err != nil {
+		// To commit over votes that are only half understood could leave a branch behind.
+		return participant.Finding{Reason: err.Error()}
+	}
+	out.Votes = votes
+	return out
 }
 
 // EncodeListed writes prepared branches of a listing.
@@ -178,7 +197,7 @@ func DecodeListed(listed []*gavelv1.ListedBranch) ([]participant.Listed, error) 
 	return out, nil
 }
 
-// EncodeListing writes all of a listing but its branches.
+// EncodeListing writes all of a listing but its branches and its markers.
 func EncodeListing(l participant.Listing) *gavelv1.ListingHeader {
 	return &gavelv1.ListingHeader{
 		Identity:  EncodeIdentity(l.Identity),
@@ -188,10 +207,11 @@ func EncodeListing(l participant.Listing) *gavelv1.ListingHeader {
 		Truncated: l.Truncated,
 		Used:      uint32(l.Used),
 		Limit:     uint32(l.Limit),
+		Markers:   uint32(len(l.Markers)),
 	}
 }
 
-// DecodeListing reads all of a listing but its branches.
+// DecodeListing reads all of a listing but its branches and its markers.
 func DecodeListing(h *gavelv1.ListingHeader) participant.Listing {
 	return participant.Listing{
 		Identity:  DecodeIdentity(h.GetIdentity()),
@@ -214,6 +234,7 @@ func EncodeDescription(d participant.Description) *gavelv1.DescribeResponse {
 		Limit:    uint32(d.Limit),
 		Evidence: d.Evidence,
 		OnePhase: d.OnePhase,
+		Delegate: d.Delegate,
 		Checks:   make([]*gavelv1.Check, len(d.Checks)),
 	}
 	for i, c := range d.Checks {
@@ -238,6 +259,7 @@ func DecodeDescription(d *gavelv1.DescribeResponse) participant.Description {
 		Limit:    int(d.GetLimit()),
 		Evidence: d.GetEvidence(),
 		OnePhase: d.GetOnePhase(),
+		Delegate: d.GetDelegate(),
 	}
 	for _, c := range d.GetChecks() {
 		out.Checks = append(out.Checks, participant.Check{

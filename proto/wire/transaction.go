@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
@@ -187,6 +188,7 @@ func EncodeEnlisted(branches []txn.Enlisted) []*gavelv1.Branch {
 			Resource:     b.Resource,
 			PreparedName: b.Name.String(),
 			State:        gavelv1.BranchState_BRANCH_STATE_ENLISTED,
+			At:           EncodeEvidence(b.At),
 		}
 	}
 	return out
@@ -215,7 +217,18 @@ func decodeEnlisted(b *gavelv1.Branch) (txn.Enlisted, error) {
 		return txn.Enlisted{}, fmt.Errorf("wire: branch %d has the name %s of another branch",
 			b.GetBranch(), name)
 	}
-	return txn.Enlisted{Branch: name.Branch, Resource: b.GetResource(), Name: name}, nil
+	return txn.Enlisted{Branch: name.Branch, Resource: b.GetResource(), Name: name,
+		At: DecodeEvidence(b.GetAt())}, nil
+}
+
+// DecodeDelegate reads which of the branches is the delegate; 0 is none. One that is none of them
+// is an error: a client that took it for none would prepare the delegate, which nobody asks then.
+func DecodeDelegate(no uint32, branches []txn.Enlisted) (txn.BranchNo, error) {
+	is := func(b txn.Enlisted) bool { return uint32(b.Branch) == no }
+	if no != 0 && !slices.ContainsFunc(branches, is) {
+		return 0, fmt.Errorf("wire: the delegate is branch %d, and there is none", no)
+	}
+	return txn.BranchNo(no), nil
 }
 
 // EncodeBranchVotes writes the votes of a commit.

@@ -42,6 +42,7 @@ func votes() table[txn.Vote, gavelv1.Vote] {
 		{txn.VoteYes, gavelv1.Vote_VOTE_YES},
 		{txn.VoteNo, gavelv1.Vote_VOTE_NO},
 		{txn.VoteReadOnly, gavelv1.Vote_VOTE_READ_ONLY},
+		{txn.VoteCommitted, gavelv1.Vote_VOTE_COMMITTED},
 	}
 }
 

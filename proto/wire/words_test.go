@@ -59,7 +59,7 @@ func all[W ~uint8](n int) []W {
 }
 
 func TestTables(t *testing.T) {
-	checkTable(t, "vote", votes(), all[txn.Vote](4), gavelv1.Vote_name)
+	checkTable(t, "vote", votes(), all[txn.Vote](5), gavelv1.Vote_name)
 	checkTable(t, "outcome", outcomes(), all[txn.Outcome](8), gavelv1.Outcome_name)
 	checkTable(t, "state", states(), all[txn.State](10), gavelv1.TransactionState_name)
 	checkTable(t, "branch", branchStates(), all[txn.BranchState](9), gavelv1.BranchState_name)
@@ -168,9 +168,10 @@ func TestResultMustNameATransaction(t *testing.T) {
 func TestEnlistedRoundTrip(t *testing.T) {
 	in := []txn.Enlisted{
 		{Branch: 1, Resource: "bank_a", Name: txn.NameOf(testID(), 1)},
-		{Branch: 65535, Resource: "bank_b", Name: txn.NameOf(testID(), 65535)},
+		{Branch: 65535, Resource: "bank_b", Name: txn.NameOf(testID(), 65535), At: evidence()},
 	}
-	got, err := DecodeEnlisted(EncodeEnlisted(in))
+	msg := &gavelv1.EnlistBranchResponse{Branches: EncodeEnlisted(in)}
+	got, err := DecodeEnlisted(relay(t, msg, &gavelv1.EnlistBranchResponse{}).GetBranches())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,6 +194,7 @@ func TestBranchVotesRoundTrip(t *testing.T) {
 		{Branch: 2, Vote: txn.VoteNo, Reason: "conflict", SQLState: "40001"},
 		{Branch: 3, Vote: txn.VoteReadOnly},
 		{Branch: 4, Vote: txn.VoteUnknown, Reason: "lost"},
+		{Branch: 5, Vote: txn.VoteCommitted, Evidence: evidence()},
 	}
 	msg := &gavelv1.CommitTransactionRequest{Votes: EncodeBranchVotes(in)}
 	got, err := DecodeBranchVotes(relay(t, msg, &gavelv1.CommitTransactionRequest{}).GetVotes())
@@ -271,9 +273,14 @@ func TestAnswersRoundTrip(t *testing.T) {
 	}
 	findings := []participant.Finding{
 		{Standing: txn.StandingRolledBack, Reason: "conflict", SQLState: "40001"},
-		{Standing: txn.StandingHeld, Reason: "restored"},
+		{Standing: txn.StandingHeld, Reason: "restored", Evidence: evidence()},
+		{Standing: txn.StandingCommitted, Evidence: evidence(), Votes: []txn.BranchVote{
+			{Branch: 1, Vote: txn.VoteYes, Evidence: evidence()},
+			{Branch: txn.MaxBranches, Vote: txn.VoteReadOnly},
+		}},
 	}
-	gotF, err := DecodeFindings(EncodeFindings(findings), 2)
+	answer := &gavelv1.DecideResponse{Findings: EncodeFindings(findings)}
+	gotF, err := DecodeFindings(relay(t, answer, &gavelv1.DecideResponse{}).GetFindings(), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,6 +297,10 @@ func TestListingRoundTrip(t *testing.T) {
 	header := relay(t, EncodeListing(in), &gavelv1.ListingHeader{})
 	if diff := cmp.Diff(in, DecodeListing(header)); diff != "" {
 		t.Error(diff)
+	}
+	in.Branches, in.Markers = make([]participant.Listed, 3), make([]txn.ID, 2)
+	if h := EncodeListing(in); h.GetCount() != 3 || h.GetMarkers() != 2 {
+		t.Errorf("%v announces another listing", h)
 	}
 	listed := []participant.Listed{{
 		Name: txn.NameOf(testID(), 1), Ours: true, Owner: "gavel_owner",
@@ -311,6 +322,7 @@ func TestDescriptionRoundTrip(t *testing.T) {
 	in := participant.Description{
 		Kind: "postgres", Version: "15.18", Identity: evidence().Identity,
 		Position: evidence().Position, Used: 5, Limit: 64, Evidence: true, OnePhase: true,
+		Delegate: true,
 		Checks: []participant.Check{
 			{Level: participant.LevelOK, What: "fine"},
 			{Level: participant.LevelWarn, What: "close", Fix: "ALTER SYSTEM"},

@@ -112,4 +112,20 @@ const (
 	TimeoutMeansAborted
 	// ClientRollsBack finishes prepared branches from the application after Commit was sent.
 	ClientRollsBack
+	// DelegateUnwritten tells of a transaction whose delegate is not on the disk yet.
+	DelegateUnwritten
+	// DelegatePresumed calls one off without asking for its marker.
+	DelegatePresumed
+	// DelegateDecidesFirst commits the delegate's branch beside the PREPAREs of the others.
+	DelegateDecidesFirst
+	// DelegateAsynchronous lets a marker be seen that is not on the disk.
+	DelegateAsynchronous
+	// DelegateAnywhen commits with a marker on a timeline that the coordinator has not seen.
+	DelegateAnywhen
+	// MarkerOnlyRead looks for a marker and writes none.
+	MarkerOnlyRead
+	// MarkerLossUnnoticed takes a marker that a failover has lost for one that never was.
+	MarkerLossUnnoticed
+	// MarkerRemovedEarly removes the markers of transactions that have not ended.
+	MarkerRemovedEarly
 )

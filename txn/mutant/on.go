@@ -12,7 +12,7 @@ import (
 const Enabled = true
 
 // count is the number of IDs.
-const count = ClientRollsBack + 1
+const count = MarkerRemovedEarly + 1
 
 // names are the words for the mutants in the environment, in their order.
 var names = [count]string{
@@ -31,6 +31,8 @@ var names = [count]string{
 	"ROWS_UNCHECKED", "UNCOUNTED_IS_UNKNOWN", "ROLLBACK_TAG",
 	"WARNING_IS_FINE", "DUP_GID_IGNORED", "XID_NULL_IS_READONLY", "TIMEOUT_MEANS_ABORTED",
 	"CLIENT_ROLLS_BACK_AFTER_COMMIT_SENT",
+	"DELEGATE_UNWRITTEN", "DELEGATE_PRESUMED", "DELEGATE_DECIDES_FIRST", "DELEGATE_ASYNCHRONOUS",
+	"DELEGATE_ANYWHEN", "MARKER_ONLY_READ", "MARKER_LOSS_UNNOTICED", "MARKER_REMOVED_EARLY",
 }
 
 func (id ID) String() string { return names[id] }

@@ -7,9 +7,9 @@
 //
 //	afterBegin            the transaction is in memory, and its client is about to hear so
 //	beforePrepareSend     the client has run its SQL, and nothing is prepared
-//	beforeIntent          the client may be preparing, and the intent is not in the log
-//	afterIntent           the intent is durable, and the decision is open
-//	afterVote             a branch is prepared, and nobody else knows
+//	beforeIntent          the intent, or who decides, is not in the log, and somebody prepares
+//	afterIntent           that is durable, and the decision is open
+//	afterVote             a branch is prepared, or the delegate committed, and nobody else knows
 //	beforeForce           every branch has voted Yes, and the decision is not in the log
 //	afterForceBeforeSend  the decision is durable, and nobody knows
 //	beforeSend            a COMMIT PREPARED is about to leave

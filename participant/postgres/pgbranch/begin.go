@@ -119,14 +119,19 @@ func Begin(ctx context.Context, conn *pgconn.PgConn, o BeginOptions) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("pgbranch: begin a branch: %w", err)
-	if !conn.IsClosed() && conn.TxStatus() != 'I' {
-		if _, rollbackErr := exchange(ctx, conn, "ROLLBACK"); rollbackErr != nil {
-			// Only a closed connection is as good as a transaction that is rolled back.
-			_ = conn.Close(context.Background())
-		}
+	rollBack(ctx, conn)
+	return fmt.Errorf("pgbranch: begin a branch: %w", err)
+}
+
+// rollBack ends what is open on a connection without effect, one way or the other.
+func rollBack(ctx context.Context, conn *pgconn.PgConn) {
+	if conn.IsClosed() || conn.TxStatus() == 'I' {
+		return
 	}
-	return err
+	if _, err := exchange(ctx, conn, "ROLLBACK"); err != nil {
+		// Only a closed connection is as good as a transaction that is rolled back.
+		_ = conn.Close(context.Background())
+	}
 }
 
 // TagSQL is the statement that marks the session's transaction as a branch of id, by a shared

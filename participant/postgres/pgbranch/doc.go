@@ -9,6 +9,8 @@
 //	… v.Vote and v.Evidence go to the coordinator; after its decision, on any connection …
 //	pgbranch.Finish(ctx, other, "gavel_owner", true, []txn.Name{name})
 //
+// Where the decision was left to this database, [Decide] takes the place of Prepare, and commits.
+//
 // # What PostgreSQL does to the unwary
 //
 //   - PREPARE TRANSACTION of a failed transaction succeeds, with the command tag ROLLBACK.
@@ -36,6 +38,10 @@
 // transaction was known when it began, the shared advisory lock (K, S) with K the low 31 bits of
 // the log id and S the low 32 bits of the sequence, which maps a backend to its transaction and
 // survives PREPARE.
+//
+// One that decides leaves a marker instead of a name: a row (transaction, votes of the others) of
+// the table gavel.marker, of which the primary key allows one for each transaction. Who writes it
+// first decides ([Decide], [EnsureMarkers]), and a row without votes says never.
 //
 // The rules are those of presumed abort in Mohan, Lindsay and Obermarck (TODS 1986), section 3.
 package pgbranch

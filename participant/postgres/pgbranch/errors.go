@@ -18,6 +18,13 @@ const (
 	codeInvalidParameter = "22023" // a transaction number from the future
 	codeInvalidText      = "22P02" // our identity guard
 	codeFailedTx         = "25P02"
+	codeUniqueViolation  = "23505" // there is a marker already
+	codeDivisionByZero   = "22012" // our timeline guard
+	codeUndefinedTable   = "42P01" // no markers are set up
+	codeInvalidSchema    = "3F000" // as before
+	codeNoStatement      = "26000" // the server has forgotten a prepared statement
+	codeLockTimeout      = "55P03" // somebody is just writing the marker
+	codeDeadlock         = "40P01"
 )
 
 // ErrBusy is returned when the connection is in the middle of another query, for example of rows
@@ -39,6 +46,19 @@ var ErrNotReplicated = errors.New(
 
 // ErrProtocol is returned when a server's answer does not have the form that PostgreSQL gives it.
 var ErrProtocol = errors.New("pgbranch: unexpected answer from the server")
+
+// ErrNoMarkers is returned where a marker cannot be read or written, because none are set up in the
+// database, or not for the session's role. `gavel markers` prints what sets them up. Nothing was
+// done.
+var ErrNoMarkers = errors.New("pgbranch: no markers are set up in this database for this role " +
+	"(see gavel markers)")
+
+// ErrTimeline is in the verdict of a Decide on a server whose timeline is not the expected one.
+var ErrTimeline = errors.New("pgbranch: the server is on another timeline than expected")
+
+// ErrDecided is in the verdict of a Decide that met a marker: the transaction was decided before,
+// and not by this session. It has ended without effect.
+var ErrDecided = errors.New("pgbranch: the transaction was decided before")
 
 var errClosed = errors.New("the connection is closed")
 
@@ -105,8 +125,8 @@ func fatal(e *pgconn.PgError) bool {
 // classOf classifies an ERROR, which always means that the statement had no effect.
 func classOf(code string) Class {
 	switch code {
-	case "40001", "40P01", // serialization failure, deadlock
-		"55P03",        // a lock was not available in time
+	case "40001", codeDeadlock, // serialization failure, deadlock
+		codeLockTimeout,
 		codeNotInState, // the prepared transaction is busy
 		"57014":        // cancelled
 		return ClassRetryable

@@ -63,7 +63,9 @@ type message func(*pgproto3.Frontend)
 // name of a prepared statement and its parameters, those of this package as text.
 type statement struct {
 	sql, prepared string
-	parameters    []string
+	// fresh has it prepared, under its name, in the same message.
+	fresh      bool
+	parameters []string
 	// encoded and formats are what else there is to bind, where the caller has encoded it.
 	encoded [][]byte
 	formats []int16
@@ -74,8 +76,13 @@ type statement struct {
 func together(statements ...statement) message {
 	return func(f *pgproto3.Frontend) {
 		for _, s := range statements {
-			if s.prepared == "" {
-				f.SendParse(&pgproto3.Parse{Query: s.sql})
+			if s.fresh {
+				// The name may be taken by an attempt of which nobody knows how far it came. To
+				// close one that does not exist is no error.
+				f.SendClose(&pgproto3.Close{ObjectType: 'S', Name: s.prepared})
+			}
+			if s.fresh || s.prepared == "" {
+				f.SendParse(&pgproto3.Parse{Name: s.prepared, Query: s.sql})
 			}
 			bind := pgproto3.Bind{PreparedStatement: s.prepared, Parameters: s.encoded,
 				ParameterFormatCodes: s.formats}

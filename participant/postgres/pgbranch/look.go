@@ -25,8 +25,8 @@ type Place struct {
 // The timeline is read from the name of the current log file: pg_control_checkpoint() still showed
 // the old one after a promotion (PostgreSQL 15).
 const (
-	positionColumns = `pg_current_wal_flush_lsn()::text,
-		substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8)`
+	timelineColumn  = `substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8)`
+	positionColumns = `pg_current_wal_flush_lsn()::text, ` + timelineColumn
 	identityColumns = `c.system_identifier::text, d.oid::text`
 	identityTables  = `pg_control_system() c, pg_database d WHERE d.datname = current_database()`
 

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -64,7 +65,8 @@ func startServers(ctx context.Context) error {
 		return err
 	}
 	for _, s := range []*pghost.Server{srv, lonely} {
-		if err := s.Exec(ctx, "postgres", schema); err != nil {
+		markers := strings.Join(pgbranch.MarkerSchema("resolver", "app"), ";")
+		if err := s.Exec(ctx, "postgres", schema+";"+markers); err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,8 @@ type PrepareOptions struct {
 	OwnerRole string
 	// Expect, if not zero, is the database that was registered. Another one prepares nothing.
 	Expect txn.Identity
+	// Timeline, if not zero, is the one on which the server must be. It is of use to [Decide].
+	Timeline uint32
 	// Ready says that the statements of [Statements] are prepared on the connection, under their
 	// names. They save the server the planning of some statements for each branch.
 	Ready bool
@@ -55,14 +57,14 @@ const (
 // Verdict is the answer to Prepare. A vote is never a bare bool or error: see [txn.Vote].
 type Verdict struct {
 	Vote txn.Vote
-	// Evidence is complete if Vote is Yes. With a No it says that the branch is prepared all the
-	// same; otherwise it is zero.
+	// Evidence is complete if Vote is Yes or Committed. With a No it says that the branch is
+	// prepared all the same; otherwise it is zero.
 	Evidence txn.Evidence
-	// Reason says why Vote is not Yes and what to do about it. SQLState is the server's code, if it
+	// Reason says why Vote is neither and what to do about it. SQLState is the server's code, if it
 	// gave one.
 	Reason   string
 	SQLState string
-	// Err is the error behind a vote that is not Yes, for errors.Is and [Classify]. It is nil where
+	// Err is the error behind a vote that is neither, for errors.Is and [Classify]. It is nil where
 	// the server reported none, as for a failed transaction.
 	Err error
 }
@@ -103,9 +105,7 @@ const (
 // The end of ctx while the server works closes the connection and leaves the vote Unknown: the
 // PREPARE may still succeed, and never is a cancel request sent.
 func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareOptions) Verdict {
-	if len(o.Work) > 0 && !o.Ready {
-		panic("pgbranch: work without prepared statements")
-	}
+	o.assert()
 	v := prepare(ctx, conn, name, o)
 	transport, ok := errors.AsType[*TransportError](v.Err)
 	unsent := ok && !transport.Sent
@@ -117,25 +117,20 @@ func Prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 }
 
 func prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareOptions) Verdict {
-	if o.Begin == nil && !conn.IsClosed() && !conn.IsBusy() && conn.TxStatus() == 'I' {
+	if o.missing(conn) {
 		// PostgreSQL would prepare the implicit transaction of the message itself, with a mere
 		// warning.
-		return Verdict{
-			Vote: txn.VoteNo,
-			Err:  ErrNoTransaction,
-			Reason: "no transaction is open on " +
-				"the connection: a COMMIT or ROLLBACK of its own has ended it",
-		} // (unsent)
+		return noTransaction() // (unsent)
 	}
 	replies, err := send(ctx, conn, prepareMessage(name, o, known(conn)))
 	if len(replies) == 0 {
-		return unsent(err)
+		return unsent(err, whilePreparing)
 	}
 	r := replies[0]
 	at := prepareIndex(o)
 	switch {
 	case len(r.results) <= at && err != nil:
-		return lost(err) // (lost)
+		return lost(err, whilePreparing) // (lost)
 	case len(r.results) <= at:
 		return refused(ctx, conn, name, o, r) // (refused)
 	case r.results[at].tag != tagPrepared && !mutant.On(mutant.RollbackTag):
@@ -144,7 +139,7 @@ func prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 	wrong := miscounted(r.results[len(o.begin()):], o.Work)
 	var ev txn.Evidence
 	if err == nil {
-		ev, err = prepareEvidence(conn, r, o.first(), at)
+		ev, err = readEvidence(conn, r, o.first(), at)
 	}
 	switch {
 	case wrong != nil:
@@ -157,9 +152,26 @@ func prepare(ctx context.Context, conn *pgconn.PgConn, name txn.Name, o PrepareO
 		}
 		return v
 	case err != nil:
-		return lost(err) // (cut)
+		return lost(err, whilePreparing) // (cut)
 	}
 	return Verdict{Vote: txn.VoteYes, Evidence: ev} // (yes)
+}
+
+// assert refuses options that contradict each other.
+func (o PrepareOptions) assert() {
+	if (len(o.Work) > 0 || o.Begin != nil) && !o.Ready {
+		panic("pgbranch: work without prepared statements")
+	}
+}
+
+// missing says that the branch should be open on conn, and is not.
+func (o PrepareOptions) missing(conn *pgconn.PgConn) bool {
+	return o.Begin == nil && !conn.IsClosed() && !conn.IsBusy() && conn.TxStatus() == 'I'
+}
+
+func noTransaction() Verdict {
+	return Verdict{Vote: txn.VoteNo, Err: ErrNoTransaction, Reason: "no transaction is open on " +
+		"the connection: a COMMIT or ROLLBACK of its own has ended it"}
 }
 
 const swallowed = "the transaction had failed before: the error of one of its statements was " +
@@ -241,8 +253,8 @@ func learn(conn *pgconn.PgConn, identity, name string) (txn.Identity, error) {
 	return id, err
 }
 
-// prepareMessage is everything up to the evidence behind PREPARE.
-func prepareMessage(name txn.Name, o PrepareOptions, b backend) message {
+// who are the parameters of whoColumns.
+func (o PrepareOptions) who(b backend) []string {
 	expect := ""
 	if !o.Expect.IsZero() {
 		expect = fmt.Sprintf("%d/%d", o.Expect.System, o.Expect.Database)
@@ -251,14 +263,18 @@ func prepareMessage(name txn.Name, o PrepareOptions, b backend) message {
 		// The server is to look, and to fail.
 		b = backend{}
 	}
+	return []string{b.name, b.identity, expect}
+}
+
+// prepareMessage is everything up to the evidence behind PREPARE.
+func prepareMessage(name txn.Name, o PrepareOptions, b backend) message {
 	var role []statement
 	if o.OwnerRole != "" {
 		role = []statement{{sql: "SET LOCAL ROLE " + QuoteIdentifier(o.OwnerRole)}}
 	}
 	return all(o.Ready, slices.Concat(o.begin(), workStatements(o.Work), []statement{
 		{sql: "SET CONSTRAINTS ALL IMMEDIATE"},
-		{sql: evidenceSQL, prepared: evidenceName,
-			parameters: []string{b.name, b.identity, expect}},
+		{sql: evidenceSQL, prepared: evidenceName, parameters: o.who(b)},
 	}, role, []statement{
 		{sql: tagPrepared + " " + nameLiteral(name)},
 		{sql: positionSQL, prepared: positionName},
@@ -282,7 +298,8 @@ func all(ready bool, statements ...statement) message {
 	}
 }
 
-func prepareEvidence(conn *pgconn.PgConn, r reply, first, at int) (txn.Evidence, error) {
+// readEvidence reads it from the statement behind the first, and from the one behind the place at.
+func readEvidence(conn *pgconn.PgConn, r reply, first, at int) (txn.Evidence, error) {
 	if r.err != nil {
 		return txn.Evidence{}, r.error()
 	}
@@ -308,26 +325,28 @@ func prepareEvidence(conn *pgconn.PgConn, r reply, first, at int) (txn.Evidence,
 }
 
 // unsent is the verdict without any reply. A connection that was closed before cannot have carried
-// the PREPARE, and the server rolls back what it began.
-func unsent(err error) Verdict {
+// the PREPARE or COMMIT, and the server rolls back what it began.
+func unsent(err error, while string) Verdict {
 	transport, ok := errors.AsType[*TransportError](err)
 	switch {
 	case errors.Is(err, errClosed):
 		return Verdict{Vote: txn.VoteNo, Err: err, // (unsent)
-			Reason: "the session was lost before it could prepare, so the server rolls it back"}
+			Reason: "the session was lost before, so the server rolls it back"}
 	case ok && !transport.Sent:
 		return Verdict{
 			Err:    err,
 			Reason: "nothing was sent, and the transaction is still open: roll it back",
 		}
 	default:
-		return lost(err)
+		return lost(err, while)
 	}
 }
 
-func lost(err error) Verdict {
-	return Verdict{Err: err, SQLState: SQLState(err),
-		Reason: "the connection was lost while it prepared; whether it is prepared is unknown"}
+const whilePreparing = "the connection was lost while it prepared; whether it is prepared is " +
+	"unknown"
+
+func lost(err error, while string) Verdict {
+	return Verdict{Err: err, SQLState: SQLState(err), Reason: while}
 }
 
 func warned(warning string) Verdict {
@@ -349,7 +368,8 @@ func refused(
 	r reply,
 ) Verdict {
 	if r.err == nil {
-		return lost(fmt.Errorf("%w: %d results without an error", ErrProtocol, len(r.results)))
+		return lost(fmt.Errorf("%w: %d results without an error", ErrProtocol, len(r.results)),
+			whilePreparing)
 	}
 	queries := []string{"SELECT (EXISTS (SELECT FROM pg_prepared_xacts WHERE gid = " +
 		nameLiteral(name) + "))::text"}
@@ -364,10 +384,10 @@ func refused(
 	}
 	listed, err := replies[len(replies)-1].cells(1)
 	if err != nil {
-		return lost(err)
+		return lost(err, whilePreparing)
 	}
 	if listed[0] == "true" && r.err.Code != codeDuplicateObject {
-		return lost(r.error())
+		return lost(r.error(), whilePreparing)
 	}
 	return refusal(r, o)
 }
@@ -379,7 +399,7 @@ func refusedUnseen(o PrepareOptions, r reply, err error) Verdict {
 	if len(r.results) < prepareIndex(o) {
 		return refusal(r, o)
 	}
-	return lost(errors.Join(r.err, err))
+	return lost(errors.Join(r.err, err), whilePreparing)
 }
 
 func refusal(r reply, o PrepareOptions) Verdict {
@@ -393,11 +413,17 @@ func refusal(r reply, o PrepareOptions) Verdict {
 	}
 	at := o.first() + 1
 	if !o.Expect.IsZero() && len(r.results) == at && r.err.Code == codeInvalidText {
-		v.Err = fmt.Errorf("%w: %w", ErrIdentity, r.err)
-		v.Reason = "the connection leads to another database than the one that was registered; " +
-			"correct the address, or have an operator accept the new database"
-		v.SQLState = ""
+		return strangerVerdict(v)
 	}
+	return v
+}
+
+// strangerVerdict is v where it was our identity guard that failed.
+func strangerVerdict(v Verdict) Verdict {
+	v.Err = fmt.Errorf("%w: %w", ErrIdentity, v.Err)
+	v.Reason = "the connection leads to another database than the one that was registered; " +
+		"correct the address, or have an operator accept the new database"
+	v.SQLState = ""
 	return v
 }
 

@@ -104,21 +104,31 @@ func statusSQL(xid uint64) string {
 
 // judgePlace decides the labels from (standby) to (no number); Prepared stands for "none of them".
 func judgePlace(p Place, q Inquiry) (txn.Standing, string) {
-	ev := q.Evidence
-	switch {
-	case p.Standby:
+	if p.Standby {
 		return txn.StandingUnknown, "the server is a standby"
-	case p.Identity != ev.Identity:
-		return txn.StandingHeld, fmt.Sprintf("this is database %s, the branch was prepared in %s",
-			p.Identity, ev.Identity)
-	case Behind(p.Position, ev.Position):
-		return txn.StandingHeld, behindReason(p.Position, ev.Position)
+	}
+	reason := p.NotThatOf(q.Evidence)
+	switch {
+	case reason != "":
+		return txn.StandingHeld, reason
 	case Behind(p.Position, q.Seen):
 		return txn.StandingHeld, behindReason(p.Position, q.Seen)
-	case ev.XID == 0:
+	case q.Evidence.XID == 0:
 		return txn.StandingGone, "there is no transaction number to ask for"
 	}
 	return txn.StandingPrepared, ""
+}
+
+// NotThatOf says why a primary cannot be asked about a branch of this evidence: it is (stranger) or
+// (past). It is empty if it can.
+func (p Place) NotThatOf(ev txn.Evidence) string {
+	switch {
+	case p.Identity != ev.Identity:
+		return fmt.Sprintf("this is database %s, and the branch is of %s", p.Identity, ev.Identity)
+	case Behind(p.Position, ev.Position):
+		return behindReason(p.Position, ev.Position)
+	}
+	return ""
 }
 
 // Behind says whether now lies in the past of seen: a lower timeline, or a lower position on the

@@ -54,10 +54,18 @@ func workStatements(work []Work) []statement {
 // miscounted is about the first statement whose number of rows is wrong, or nil.
 func miscounted(results []result, work []Work) error {
 	for i, w := range work {
-		tag := pgconn.NewCommandTag(results[i].tag)
-		if w.Exactly >= 0 && tag.RowsAffected() != w.Exactly && !mutant.On(mutant.RowsUnchecked) {
-			return fmt.Errorf("%w: %s, and it must be %d", ErrRows, tag, w.Exactly)
+		if err := Count(pgconn.NewCommandTag(results[i].tag), w.Exactly); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// Count compares the rows that a statement affected with those that it must, as [Work] has them. An
+// error wraps [ErrRows].
+func Count(tag pgconn.CommandTag, exactly int64) error {
+	if exactly < 0 || tag.RowsAffected() == exactly || mutant.On(mutant.RowsUnchecked) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s, and it must be %d", ErrRows, tag, exactly)
 }

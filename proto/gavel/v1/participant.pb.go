@@ -273,7 +273,7 @@ func (x *BranchRef) GetEvidence() *Evidence {
 	return nil
 }
 
-// Finding is the answer of Commit, Rollback and Inquire for one branch.
+// Finding is the answer of Commit, Rollback, Inquire and Decide for one branch.
 type Finding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where the branch stands.
@@ -284,8 +284,11 @@ type Finding struct {
 	Sqlstate string `protobuf:"bytes,3,opt,name=sqlstate,proto3" json:"sqlstate,omitempty"`
 	// Of Inquire: with STANDING_PREPARED that of a VOTE_YES, and all that it vouches for; with
 	// STANDING_GONE and STANDING_ROLLED_BACK the identity and position at which the branch was not
-	// found, and an xid only if it is known to have been prepared.
-	Evidence      *Evidence `protobuf:"bytes,4,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// found, and an xid only if it is known to have been prepared. Of Decide: the identity and the
+	// position of the resource, unless the standing is STANDING_UNKNOWN.
+	Evidence *Evidence `protobuf:"bytes,4,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// Of Decide, with STANDING_COMMITTED: what the marker holds. At most 64.
+	Votes         []*MarkerVote `protobuf:"bytes,5,rep,name=votes,proto3" json:"votes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -348,6 +351,77 @@ func (x *Finding) GetEvidence() *Evidence {
 	return nil
 }
 
+func (x *Finding) GetVotes() []*MarkerVote {
+	if x != nil {
+		return x.Votes
+	}
+	return nil
+}
+
+// MarkerVote is the vote of one branch as a marker holds it: of every branch but the delegate.
+type MarkerVote struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the branch in its transaction, from 1 to 64; no branch votes twice.
+	Branch uint32 `protobuf:"varint,1,opt,name=branch,proto3" json:"branch,omitempty"`
+	// VOTE_YES or VOTE_READ_ONLY. A finding with any other vote is read as STANDING_UNKNOWN.
+	Vote Vote `protobuf:"varint,2,opt,name=vote,proto3,enum=gavel.v1.Vote" json:"vote,omitempty"`
+	// Of a VOTE_YES.
+	Evidence      *Evidence `protobuf:"bytes,3,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkerVote) Reset() {
+	*x = MarkerVote{}
+	mi := &file_gavel_v1_participant_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkerVote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkerVote) ProtoMessage() {}
+
+func (x *MarkerVote) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_participant_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkerVote.ProtoReflect.Descriptor instead.
+func (*MarkerVote) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MarkerVote) GetBranch() uint32 {
+	if x != nil {
+		return x.Branch
+	}
+	return 0
+}
+
+func (x *MarkerVote) GetVote() Vote {
+	if x != nil {
+		return x.Vote
+	}
+	return Vote_VOTE_UNSPECIFIED
+}
+
+func (x *MarkerVote) GetEvidence() *Evidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
 // PreparedVote is the answer of Prepare for one branch.
 type PreparedVote struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -365,7 +439,7 @@ type PreparedVote struct {
 
 func (x *PreparedVote) Reset() {
 	*x = PreparedVote{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[3]
+	mi := &file_gavel_v1_participant_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +451,7 @@ func (x *PreparedVote) String() string {
 func (*PreparedVote) ProtoMessage() {}
 
 func (x *PreparedVote) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[3]
+	mi := &file_gavel_v1_participant_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +464,7 @@ func (x *PreparedVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreparedVote.ProtoReflect.Descriptor instead.
 func (*PreparedVote) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{3}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PreparedVote) GetVote() Vote {
@@ -436,7 +510,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[4]
+	mi := &file_gavel_v1_participant_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +522,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[4]
+	mi := &file_gavel_v1_participant_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +535,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{4}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Check) GetLevel() CheckLevel {
@@ -498,7 +572,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[5]
+	mi := &file_gavel_v1_participant_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +584,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[5]
+	mi := &file_gavel_v1_participant_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +597,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{5}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HelloRequest) GetFence() *Fence {
@@ -551,7 +625,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[6]
+	mi := &file_gavel_v1_participant_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +637,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[6]
+	mi := &file_gavel_v1_participant_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +650,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{6}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HelloResponse) GetResource() string {
@@ -597,7 +671,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[7]
+	mi := &file_gavel_v1_participant_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +683,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[7]
+	mi := &file_gavel_v1_participant_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +696,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{7}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DescribeRequest) GetResource() string {
@@ -652,14 +726,17 @@ type DescribeResponse struct {
 	// What a check of the set-up found.
 	Checks []*Check `protobuf:"bytes,8,rep,name=checks,proto3" json:"checks,omitempty"`
 	// Whether the participant takes one_phase.
-	OnePhase      bool `protobuf:"varint,9,opt,name=one_phase,json=onePhase,proto3" json:"one_phase,omitempty"`
+	OnePhase bool `protobuf:"varint,9,opt,name=one_phase,json=onePhase,proto3" json:"one_phase,omitempty"`
+	// Whether decisions can be left to the resource: whether the participant takes Decide and
+	// RemoveMarkers, and the database was set up for markers.
+	Delegate      bool `protobuf:"varint,10,opt,name=delegate,proto3" json:"delegate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[8]
+	mi := &file_gavel_v1_participant_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +748,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[8]
+	mi := &file_gavel_v1_participant_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +761,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{8}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DescribeResponse) GetKind() string {
@@ -750,6 +827,13 @@ func (x *DescribeResponse) GetOnePhase() bool {
 	return false
 }
 
+func (x *DescribeResponse) GetDelegate() bool {
+	if x != nil {
+		return x.Delegate
+	}
+	return false
+}
+
 // Request of Prepare.
 type PrepareRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -765,7 +849,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[9]
+	mi := &file_gavel_v1_participant_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +861,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[9]
+	mi := &file_gavel_v1_participant_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +874,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{9}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PrepareRequest) GetFence() *Fence {
@@ -825,7 +909,7 @@ type PrepareResponse struct {
 
 func (x *PrepareResponse) Reset() {
 	*x = PrepareResponse{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[10]
+	mi := &file_gavel_v1_participant_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +921,7 @@ func (x *PrepareResponse) String() string {
 func (*PrepareResponse) ProtoMessage() {}
 
 func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[10]
+	mi := &file_gavel_v1_participant_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +934,7 @@ func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
 func (*PrepareResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{10}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PrepareResponse) GetVotes() []*PreparedVote {
@@ -879,7 +963,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[11]
+	mi := &file_gavel_v1_participant_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +975,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[11]
+	mi := &file_gavel_v1_participant_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +988,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{11}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CommitRequest) GetFence() *Fence {
@@ -946,7 +1030,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[12]
+	mi := &file_gavel_v1_participant_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1042,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[12]
+	mi := &file_gavel_v1_participant_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1055,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{12}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommitResponse) GetFindings() []*Finding {
@@ -996,7 +1080,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[13]
+	mi := &file_gavel_v1_participant_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1092,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[13]
+	mi := &file_gavel_v1_participant_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1105,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{13}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RollbackRequest) GetFence() *Fence {
@@ -1056,7 +1140,7 @@ type RollbackResponse struct {
 
 func (x *RollbackResponse) Reset() {
 	*x = RollbackResponse{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[14]
+	mi := &file_gavel_v1_participant_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1152,7 @@ func (x *RollbackResponse) String() string {
 func (*RollbackResponse) ProtoMessage() {}
 
 func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[14]
+	mi := &file_gavel_v1_participant_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1165,7 @@ func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackResponse.ProtoReflect.Descriptor instead.
 func (*RollbackResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{14}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RollbackResponse) GetFindings() []*Finding {
@@ -1106,7 +1190,7 @@ type InquireRequest struct {
 
 func (x *InquireRequest) Reset() {
 	*x = InquireRequest{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[15]
+	mi := &file_gavel_v1_participant_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1202,7 @@ func (x *InquireRequest) String() string {
 func (*InquireRequest) ProtoMessage() {}
 
 func (x *InquireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[15]
+	mi := &file_gavel_v1_participant_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1215,7 @@ func (x *InquireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InquireRequest.ProtoReflect.Descriptor instead.
 func (*InquireRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{15}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InquireRequest) GetFence() *Fence {
@@ -1166,7 +1250,7 @@ type InquireResponse struct {
 
 func (x *InquireResponse) Reset() {
 	*x = InquireResponse{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[16]
+	mi := &file_gavel_v1_participant_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1262,7 @@ func (x *InquireResponse) String() string {
 func (*InquireResponse) ProtoMessage() {}
 
 func (x *InquireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[16]
+	mi := &file_gavel_v1_participant_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1275,7 @@ func (x *InquireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InquireResponse.ProtoReflect.Descriptor instead.
 func (*InquireResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{16}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *InquireResponse) GetFindings() []*Finding {
@@ -1214,7 +1298,7 @@ type ListInDoubtRequest struct {
 
 func (x *ListInDoubtRequest) Reset() {
 	*x = ListInDoubtRequest{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[17]
+	mi := &file_gavel_v1_participant_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1310,7 @@ func (x *ListInDoubtRequest) String() string {
 func (*ListInDoubtRequest) ProtoMessage() {}
 
 func (x *ListInDoubtRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[17]
+	mi := &file_gavel_v1_participant_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1323,7 @@ func (x *ListInDoubtRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInDoubtRequest.ProtoReflect.Descriptor instead.
 func (*ListInDoubtRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{17}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListInDoubtRequest) GetFence() *Fence {
@@ -1273,14 +1357,17 @@ type ListingHeader struct {
 	// Prepared transactions now, over all databases of the server.
 	Used uint32 `protobuf:"varint,6,opt,name=used,proto3" json:"used,omitempty"`
 	// Their limit. 0: none.
-	Limit         uint32 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`
+	// How many markers follow, in all messages together, at most 10000. A stream that ends with fewer
+	// is no listing.
+	Markers       uint32 `protobuf:"varint,8,opt,name=markers,proto3" json:"markers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListingHeader) Reset() {
 	*x = ListingHeader{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[18]
+	mi := &file_gavel_v1_participant_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1379,7 @@ func (x *ListingHeader) String() string {
 func (*ListingHeader) ProtoMessage() {}
 
 func (x *ListingHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[18]
+	mi := &file_gavel_v1_participant_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1392,7 @@ func (x *ListingHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListingHeader.ProtoReflect.Descriptor instead.
 func (*ListingHeader) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{18}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListingHeader) GetIdentity() *Identity {
@@ -1357,6 +1444,13 @@ func (x *ListingHeader) GetLimit() uint32 {
 	return 0
 }
 
+func (x *ListingHeader) GetMarkers() uint32 {
+	if x != nil {
+		return x.Markers
+	}
+	return 0
+}
+
 // ListedBranch is one prepared branch.
 type ListedBranch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1376,7 +1470,7 @@ type ListedBranch struct {
 
 func (x *ListedBranch) Reset() {
 	*x = ListedBranch{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[19]
+	mi := &file_gavel_v1_participant_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1482,7 @@ func (x *ListedBranch) String() string {
 func (*ListedBranch) ProtoMessage() {}
 
 func (x *ListedBranch) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[19]
+	mi := &file_gavel_v1_participant_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1495,7 @@ func (x *ListedBranch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListedBranch.ProtoReflect.Descriptor instead.
 func (*ListedBranch) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{19}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListedBranch) GetPreparedName() string {
@@ -1445,14 +1539,18 @@ type ListInDoubtResponse struct {
 	// Set in the first message of the stream, and only there.
 	Header *ListingHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	// The next branches.
-	Branches      []*ListedBranch `protobuf:"bytes,2,rep,name=branches,proto3" json:"branches,omitempty"`
+	Branches []*ListedBranch `protobuf:"bytes,2,rep,name=branches,proto3" json:"branches,omitempty"`
+	// The next transactions of the caller's log that have a marker of their commit at the resource:
+	// their ids, 16 bytes each, in their order. What does not fit into a listing is listed later,
+	// when others were removed.
+	Markers       [][]byte `protobuf:"bytes,3,rep,name=markers,proto3" json:"markers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListInDoubtResponse) Reset() {
 	*x = ListInDoubtResponse{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[20]
+	mi := &file_gavel_v1_participant_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1562,7 @@ func (x *ListInDoubtResponse) String() string {
 func (*ListInDoubtResponse) ProtoMessage() {}
 
 func (x *ListInDoubtResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[20]
+	mi := &file_gavel_v1_participant_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1575,7 @@ func (x *ListInDoubtResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInDoubtResponse.ProtoReflect.Descriptor instead.
 func (*ListInDoubtResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{20}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListInDoubtResponse) GetHeader() *ListingHeader {
@@ -1490,6 +1588,13 @@ func (x *ListInDoubtResponse) GetHeader() *ListingHeader {
 func (x *ListInDoubtResponse) GetBranches() []*ListedBranch {
 	if x != nil {
 		return x.Branches
+	}
+	return nil
+}
+
+func (x *ListInDoubtResponse) GetMarkers() [][]byte {
+	if x != nil {
+		return x.Markers
 	}
 	return nil
 }
@@ -1509,7 +1614,7 @@ type ForgetRequest struct {
 
 func (x *ForgetRequest) Reset() {
 	*x = ForgetRequest{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[21]
+	mi := &file_gavel_v1_participant_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1626,7 @@ func (x *ForgetRequest) String() string {
 func (*ForgetRequest) ProtoMessage() {}
 
 func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[21]
+	mi := &file_gavel_v1_participant_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1639,7 @@ func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
 func (*ForgetRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{21}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ForgetRequest) GetFence() *Fence {
@@ -1567,7 +1672,7 @@ type ForgetResponse struct {
 
 func (x *ForgetResponse) Reset() {
 	*x = ForgetResponse{}
-	mi := &file_gavel_v1_participant_proto_msgTypes[22]
+	mi := &file_gavel_v1_participant_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1684,7 @@ func (x *ForgetResponse) String() string {
 func (*ForgetResponse) ProtoMessage() {}
 
 func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_participant_proto_msgTypes[22]
+	mi := &file_gavel_v1_participant_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1697,218 @@ func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetResponse.ProtoReflect.Descriptor instead.
 func (*ForgetResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{22}
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{23}
+}
+
+// Request of Decide.
+type DecideRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// On whose behalf.
+	Fence *Fence `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	// See HelloRequest.resource.
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The delegates of their transactions, at most 256.
+	Branches      []*BranchRef `protobuf:"bytes,3,rep,name=branches,proto3" json:"branches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideRequest) Reset() {
+	*x = DecideRequest{}
+	mi := &file_gavel_v1_participant_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideRequest) ProtoMessage() {}
+
+func (x *DecideRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_participant_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
+func (*DecideRequest) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DecideRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *DecideRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *DecideRequest) GetBranches() []*BranchRef {
+	if x != nil {
+		return x.Branches
+	}
+	return nil
+}
+
+// Response of Decide.
+type DecideResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per branch, in order.
+	Findings      []*Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideResponse) Reset() {
+	*x = DecideResponse{}
+	mi := &file_gavel_v1_participant_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideResponse) ProtoMessage() {}
+
+func (x *DecideResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_participant_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideResponse.ProtoReflect.Descriptor instead.
+func (*DecideResponse) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DecideResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// Request of RemoveMarkers.
+type RemoveMarkersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// On whose behalf.
+	Fence *Fence `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	// See HelloRequest.resource.
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Ids of transactions of the caller's log, 16 bytes each, at most 2000.
+	Markers       [][]byte `protobuf:"bytes,3,rep,name=markers,proto3" json:"markers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMarkersRequest) Reset() {
+	*x = RemoveMarkersRequest{}
+	mi := &file_gavel_v1_participant_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMarkersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMarkersRequest) ProtoMessage() {}
+
+func (x *RemoveMarkersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_participant_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMarkersRequest.ProtoReflect.Descriptor instead.
+func (*RemoveMarkersRequest) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RemoveMarkersRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *RemoveMarkersRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *RemoveMarkersRequest) GetMarkers() [][]byte {
+	if x != nil {
+		return x.Markers
+	}
+	return nil
+}
+
+// Response of RemoveMarkers.
+type RemoveMarkersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMarkersResponse) Reset() {
+	*x = RemoveMarkersResponse{}
+	mi := &file_gavel_v1_participant_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMarkersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMarkersResponse) ProtoMessage() {}
+
+func (x *RemoveMarkersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_participant_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMarkersResponse.ProtoReflect.Descriptor instead.
+func (*RemoveMarkersResponse) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_participant_proto_rawDescGZIP(), []int{27}
 }
 
 var File_gavel_v1_participant_proto protoreflect.FileDescriptor
@@ -1606,12 +1922,18 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\x03lsn\x18\x03 \x01(\x04R\x03lsn\"`\n" +
 	"\tBranchRef\x12#\n" +
 	"\rprepared_name\x18\x01 \x01(\tR\fpreparedName\x12.\n" +
-	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"\x9d\x01\n" +
+	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"\xc9\x01\n" +
 	"\aFinding\x12.\n" +
 	"\bstanding\x18\x01 \x01(\x0e2\x12.gavel.v1.StandingR\bstanding\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
 	"\bsqlstate\x18\x03 \x01(\tR\bsqlstate\x12.\n" +
-	"\bevidence\x18\x04 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"\x96\x01\n" +
+	"\bevidence\x18\x04 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\x12*\n" +
+	"\x05votes\x18\x05 \x03(\v2\x14.gavel.v1.MarkerVoteR\x05votes\"x\n" +
+	"\n" +
+	"MarkerVote\x12\x16\n" +
+	"\x06branch\x18\x01 \x01(\rR\x06branch\x12\"\n" +
+	"\x04vote\x18\x02 \x01(\x0e2\x0e.gavel.v1.VoteR\x04vote\x12.\n" +
+	"\bevidence\x18\x03 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"\x96\x01\n" +
 	"\fPreparedVote\x12\"\n" +
 	"\x04vote\x18\x01 \x01(\x0e2\x0e.gavel.v1.VoteR\x04vote\x12.\n" +
 	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\x12\x16\n" +
@@ -1627,7 +1949,7 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\rHelloResponse\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\"-\n" +
 	"\x0fDescribeRequest\x12\x1a\n" +
-	"\bresource\x18\x02 \x01(\tR\bresource\"\xac\x02\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\"\xc8\x02\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12.\n" +
@@ -1637,7 +1959,9 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\rR\x05limit\x12\x1a\n" +
 	"\bevidence\x18\a \x01(\bR\bevidence\x12'\n" +
 	"\x06checks\x18\b \x03(\v2\x0f.gavel.v1.CheckR\x06checks\x12\x1b\n" +
-	"\tone_phase\x18\t \x01(\bR\bonePhase\"\x84\x01\n" +
+	"\tone_phase\x18\t \x01(\bR\bonePhase\x12\x1a\n" +
+	"\bdelegate\x18\n" +
+	" \x01(\bR\bdelegate\"\x84\x01\n" +
 	"\x0ePrepareRequest\x12%\n" +
 	"\x05fence\x18\x01 \x01(\v2\x0f.gavel.v1.FenceR\x05fence\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12/\n" +
@@ -1665,7 +1989,7 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\bfindings\x18\x01 \x03(\v2\x11.gavel.v1.FindingR\bfindings\"W\n" +
 	"\x12ListInDoubtRequest\x12%\n" +
 	"\x05fence\x18\x01 \x01(\v2\x0f.gavel.v1.FenceR\x05fence\x12\x1a\n" +
-	"\bresource\x18\x02 \x01(\tR\bresource\"\xe7\x01\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\"\x81\x02\n" +
 	"\rListingHeader\x12.\n" +
 	"\bidentity\x18\x01 \x01(\v2\x12.gavel.v1.IdentityR\bidentity\x12.\n" +
 	"\bposition\x18\x02 \x01(\v2\x12.gavel.v1.PositionR\bposition\x12\x14\n" +
@@ -1673,21 +1997,34 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\aunknown\x18\x04 \x01(\rR\aunknown\x12\x1c\n" +
 	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12\x12\n" +
 	"\x04used\x18\x06 \x01(\rR\x04used\x12\x14\n" +
-	"\x05limit\x18\a \x01(\rR\x05limit\"\xba\x01\n" +
+	"\x05limit\x18\a \x01(\rR\x05limit\x12\x18\n" +
+	"\amarkers\x18\b \x01(\rR\amarkers\"\xba\x01\n" +
 	"\fListedBranch\x12#\n" +
 	"\rprepared_name\x18\x01 \x01(\tR\fpreparedName\x12\x12\n" +
 	"\x04ours\x18\x02 \x01(\bR\x04ours\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12+\n" +
 	"\x03age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12.\n" +
-	"\bevidence\x18\x05 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"z\n" +
+	"\bevidence\x18\x05 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"\x94\x01\n" +
 	"\x13ListInDoubtResponse\x12/\n" +
 	"\x06header\x18\x01 \x01(\v2\x17.gavel.v1.ListingHeaderR\x06header\x122\n" +
-	"\bbranches\x18\x02 \x03(\v2\x16.gavel.v1.ListedBranchR\bbranches\"\x83\x01\n" +
+	"\bbranches\x18\x02 \x03(\v2\x16.gavel.v1.ListedBranchR\bbranches\x12\x18\n" +
+	"\amarkers\x18\x03 \x03(\fR\amarkers\"\x83\x01\n" +
 	"\rForgetRequest\x12%\n" +
 	"\x05fence\x18\x01 \x01(\v2\x0f.gavel.v1.FenceR\x05fence\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12/\n" +
 	"\bbranches\x18\x03 \x03(\v2\x13.gavel.v1.BranchRefR\bbranches\"\x10\n" +
-	"\x0eForgetResponse*\xbf\x01\n" +
+	"\x0eForgetResponse\"\x83\x01\n" +
+	"\rDecideRequest\x12%\n" +
+	"\x05fence\x18\x01 \x01(\v2\x0f.gavel.v1.FenceR\x05fence\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12/\n" +
+	"\bbranches\x18\x03 \x03(\v2\x13.gavel.v1.BranchRefR\bbranches\"?\n" +
+	"\x0eDecideResponse\x12-\n" +
+	"\bfindings\x18\x01 \x03(\v2\x11.gavel.v1.FindingR\bfindings\"s\n" +
+	"\x14RemoveMarkersRequest\x12%\n" +
+	"\x05fence\x18\x01 \x01(\v2\x0f.gavel.v1.FenceR\x05fence\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x18\n" +
+	"\amarkers\x18\x03 \x03(\fR\amarkers\"\x17\n" +
+	"\x15RemoveMarkersResponse*\xbf\x01\n" +
 	"\bStanding\x12\x18\n" +
 	"\x14STANDING_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10STANDING_UNKNOWN\x10\x01\x12\x15\n" +
@@ -1702,7 +2039,7 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\x17CHECK_LEVEL_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCHECK_LEVEL_OK\x10\x01\x12\x14\n" +
 	"\x10CHECK_LEVEL_WARN\x10\x02\x12\x14\n" +
-	"\x10CHECK_LEVEL_FAIL\x10\x032\xc4\x04\n" +
+	"\x10CHECK_LEVEL_FAIL\x10\x032\xdd\x05\n" +
 	"\x12ParticipantService\x12=\n" +
 	"\x05Hello\x12\x16.gavel.v1.HelloRequest\x1a\x17.gavel.v1.HelloResponse\"\x03\x90\x02\x02\x12F\n" +
 	"\bDescribe\x12\x19.gavel.v1.DescribeRequest\x1a\x1a.gavel.v1.DescribeResponse\"\x03\x90\x02\x02\x12C\n" +
@@ -1711,7 +2048,9 @@ const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\bRollback\x12\x19.gavel.v1.RollbackRequest\x1a\x1a.gavel.v1.RollbackResponse\"\x03\x90\x02\x02\x12C\n" +
 	"\aInquire\x12\x18.gavel.v1.InquireRequest\x1a\x19.gavel.v1.InquireResponse\"\x03\x90\x02\x02\x12Q\n" +
 	"\vListInDoubt\x12\x1c.gavel.v1.ListInDoubtRequest\x1a\x1d.gavel.v1.ListInDoubtResponse\"\x03\x90\x02\x020\x01\x12@\n" +
-	"\x06Forget\x12\x17.gavel.v1.ForgetRequest\x1a\x18.gavel.v1.ForgetResponse\"\x03\x90\x02\x02B2Z0github.com/gavel-tx/gavel/proto/gavel/v1;gavelv1b\x06proto3"
+	"\x06Forget\x12\x17.gavel.v1.ForgetRequest\x1a\x18.gavel.v1.ForgetResponse\"\x03\x90\x02\x02\x12@\n" +
+	"\x06Decide\x12\x17.gavel.v1.DecideRequest\x1a\x18.gavel.v1.DecideResponse\"\x03\x90\x02\x02\x12U\n" +
+	"\rRemoveMarkers\x12\x1e.gavel.v1.RemoveMarkersRequest\x1a\x1f.gavel.v1.RemoveMarkersResponse\"\x03\x90\x02\x02B2Z0github.com/gavel-tx/gavel/proto/gavel/v1;gavelv1b\x06proto3"
 
 var (
 	file_gavel_v1_participant_proto_rawDescOnce sync.Once
@@ -1726,92 +2065,108 @@ func file_gavel_v1_participant_proto_rawDescGZIP() []byte {
 }
 
 var file_gavel_v1_participant_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_gavel_v1_participant_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_gavel_v1_participant_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_gavel_v1_participant_proto_goTypes = []any{
-	(Standing)(0),               // 0: gavel.v1.Standing
-	(CheckLevel)(0),             // 1: gavel.v1.CheckLevel
-	(*Fence)(nil),               // 2: gavel.v1.Fence
-	(*BranchRef)(nil),           // 3: gavel.v1.BranchRef
-	(*Finding)(nil),             // 4: gavel.v1.Finding
-	(*PreparedVote)(nil),        // 5: gavel.v1.PreparedVote
-	(*Check)(nil),               // 6: gavel.v1.Check
-	(*HelloRequest)(nil),        // 7: gavel.v1.HelloRequest
-	(*HelloResponse)(nil),       // 8: gavel.v1.HelloResponse
-	(*DescribeRequest)(nil),     // 9: gavel.v1.DescribeRequest
-	(*DescribeResponse)(nil),    // 10: gavel.v1.DescribeResponse
-	(*PrepareRequest)(nil),      // 11: gavel.v1.PrepareRequest
-	(*PrepareResponse)(nil),     // 12: gavel.v1.PrepareResponse
-	(*CommitRequest)(nil),       // 13: gavel.v1.CommitRequest
-	(*CommitResponse)(nil),      // 14: gavel.v1.CommitResponse
-	(*RollbackRequest)(nil),     // 15: gavel.v1.RollbackRequest
-	(*RollbackResponse)(nil),    // 16: gavel.v1.RollbackResponse
-	(*InquireRequest)(nil),      // 17: gavel.v1.InquireRequest
-	(*InquireResponse)(nil),     // 18: gavel.v1.InquireResponse
-	(*ListInDoubtRequest)(nil),  // 19: gavel.v1.ListInDoubtRequest
-	(*ListingHeader)(nil),       // 20: gavel.v1.ListingHeader
-	(*ListedBranch)(nil),        // 21: gavel.v1.ListedBranch
-	(*ListInDoubtResponse)(nil), // 22: gavel.v1.ListInDoubtResponse
-	(*ForgetRequest)(nil),       // 23: gavel.v1.ForgetRequest
-	(*ForgetResponse)(nil),      // 24: gavel.v1.ForgetResponse
-	(*Evidence)(nil),            // 25: gavel.v1.Evidence
-	(Vote)(0),                   // 26: gavel.v1.Vote
-	(*Identity)(nil),            // 27: gavel.v1.Identity
-	(*Position)(nil),            // 28: gavel.v1.Position
-	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
+	(Standing)(0),                 // 0: gavel.v1.Standing
+	(CheckLevel)(0),               // 1: gavel.v1.CheckLevel
+	(*Fence)(nil),                 // 2: gavel.v1.Fence
+	(*BranchRef)(nil),             // 3: gavel.v1.BranchRef
+	(*Finding)(nil),               // 4: gavel.v1.Finding
+	(*MarkerVote)(nil),            // 5: gavel.v1.MarkerVote
+	(*PreparedVote)(nil),          // 6: gavel.v1.PreparedVote
+	(*Check)(nil),                 // 7: gavel.v1.Check
+	(*HelloRequest)(nil),          // 8: gavel.v1.HelloRequest
+	(*HelloResponse)(nil),         // 9: gavel.v1.HelloResponse
+	(*DescribeRequest)(nil),       // 10: gavel.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 11: gavel.v1.DescribeResponse
+	(*PrepareRequest)(nil),        // 12: gavel.v1.PrepareRequest
+	(*PrepareResponse)(nil),       // 13: gavel.v1.PrepareResponse
+	(*CommitRequest)(nil),         // 14: gavel.v1.CommitRequest
+	(*CommitResponse)(nil),        // 15: gavel.v1.CommitResponse
+	(*RollbackRequest)(nil),       // 16: gavel.v1.RollbackRequest
+	(*RollbackResponse)(nil),      // 17: gavel.v1.RollbackResponse
+	(*InquireRequest)(nil),        // 18: gavel.v1.InquireRequest
+	(*InquireResponse)(nil),       // 19: gavel.v1.InquireResponse
+	(*ListInDoubtRequest)(nil),    // 20: gavel.v1.ListInDoubtRequest
+	(*ListingHeader)(nil),         // 21: gavel.v1.ListingHeader
+	(*ListedBranch)(nil),          // 22: gavel.v1.ListedBranch
+	(*ListInDoubtResponse)(nil),   // 23: gavel.v1.ListInDoubtResponse
+	(*ForgetRequest)(nil),         // 24: gavel.v1.ForgetRequest
+	(*ForgetResponse)(nil),        // 25: gavel.v1.ForgetResponse
+	(*DecideRequest)(nil),         // 26: gavel.v1.DecideRequest
+	(*DecideResponse)(nil),        // 27: gavel.v1.DecideResponse
+	(*RemoveMarkersRequest)(nil),  // 28: gavel.v1.RemoveMarkersRequest
+	(*RemoveMarkersResponse)(nil), // 29: gavel.v1.RemoveMarkersResponse
+	(*Evidence)(nil),              // 30: gavel.v1.Evidence
+	(Vote)(0),                     // 31: gavel.v1.Vote
+	(*Identity)(nil),              // 32: gavel.v1.Identity
+	(*Position)(nil),              // 33: gavel.v1.Position
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
 }
 var file_gavel_v1_participant_proto_depIdxs = []int32{
-	25, // 0: gavel.v1.BranchRef.evidence:type_name -> gavel.v1.Evidence
+	30, // 0: gavel.v1.BranchRef.evidence:type_name -> gavel.v1.Evidence
 	0,  // 1: gavel.v1.Finding.standing:type_name -> gavel.v1.Standing
-	25, // 2: gavel.v1.Finding.evidence:type_name -> gavel.v1.Evidence
-	26, // 3: gavel.v1.PreparedVote.vote:type_name -> gavel.v1.Vote
-	25, // 4: gavel.v1.PreparedVote.evidence:type_name -> gavel.v1.Evidence
-	1,  // 5: gavel.v1.Check.level:type_name -> gavel.v1.CheckLevel
-	2,  // 6: gavel.v1.HelloRequest.fence:type_name -> gavel.v1.Fence
-	27, // 7: gavel.v1.DescribeResponse.identity:type_name -> gavel.v1.Identity
-	28, // 8: gavel.v1.DescribeResponse.position:type_name -> gavel.v1.Position
-	6,  // 9: gavel.v1.DescribeResponse.checks:type_name -> gavel.v1.Check
-	2,  // 10: gavel.v1.PrepareRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 11: gavel.v1.PrepareRequest.branches:type_name -> gavel.v1.BranchRef
-	5,  // 12: gavel.v1.PrepareResponse.votes:type_name -> gavel.v1.PreparedVote
-	2,  // 13: gavel.v1.CommitRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 14: gavel.v1.CommitRequest.branches:type_name -> gavel.v1.BranchRef
-	4,  // 15: gavel.v1.CommitResponse.findings:type_name -> gavel.v1.Finding
-	2,  // 16: gavel.v1.RollbackRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 17: gavel.v1.RollbackRequest.branches:type_name -> gavel.v1.BranchRef
-	4,  // 18: gavel.v1.RollbackResponse.findings:type_name -> gavel.v1.Finding
-	2,  // 19: gavel.v1.InquireRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 20: gavel.v1.InquireRequest.branches:type_name -> gavel.v1.BranchRef
-	4,  // 21: gavel.v1.InquireResponse.findings:type_name -> gavel.v1.Finding
-	2,  // 22: gavel.v1.ListInDoubtRequest.fence:type_name -> gavel.v1.Fence
-	27, // 23: gavel.v1.ListingHeader.identity:type_name -> gavel.v1.Identity
-	28, // 24: gavel.v1.ListingHeader.position:type_name -> gavel.v1.Position
-	29, // 25: gavel.v1.ListedBranch.age:type_name -> google.protobuf.Duration
-	25, // 26: gavel.v1.ListedBranch.evidence:type_name -> gavel.v1.Evidence
-	20, // 27: gavel.v1.ListInDoubtResponse.header:type_name -> gavel.v1.ListingHeader
-	21, // 28: gavel.v1.ListInDoubtResponse.branches:type_name -> gavel.v1.ListedBranch
-	2,  // 29: gavel.v1.ForgetRequest.fence:type_name -> gavel.v1.Fence
-	3,  // 30: gavel.v1.ForgetRequest.branches:type_name -> gavel.v1.BranchRef
-	7,  // 31: gavel.v1.ParticipantService.Hello:input_type -> gavel.v1.HelloRequest
-	9,  // 32: gavel.v1.ParticipantService.Describe:input_type -> gavel.v1.DescribeRequest
-	11, // 33: gavel.v1.ParticipantService.Prepare:input_type -> gavel.v1.PrepareRequest
-	13, // 34: gavel.v1.ParticipantService.Commit:input_type -> gavel.v1.CommitRequest
-	15, // 35: gavel.v1.ParticipantService.Rollback:input_type -> gavel.v1.RollbackRequest
-	17, // 36: gavel.v1.ParticipantService.Inquire:input_type -> gavel.v1.InquireRequest
-	19, // 37: gavel.v1.ParticipantService.ListInDoubt:input_type -> gavel.v1.ListInDoubtRequest
-	23, // 38: gavel.v1.ParticipantService.Forget:input_type -> gavel.v1.ForgetRequest
-	8,  // 39: gavel.v1.ParticipantService.Hello:output_type -> gavel.v1.HelloResponse
-	10, // 40: gavel.v1.ParticipantService.Describe:output_type -> gavel.v1.DescribeResponse
-	12, // 41: gavel.v1.ParticipantService.Prepare:output_type -> gavel.v1.PrepareResponse
-	14, // 42: gavel.v1.ParticipantService.Commit:output_type -> gavel.v1.CommitResponse
-	16, // 43: gavel.v1.ParticipantService.Rollback:output_type -> gavel.v1.RollbackResponse
-	18, // 44: gavel.v1.ParticipantService.Inquire:output_type -> gavel.v1.InquireResponse
-	22, // 45: gavel.v1.ParticipantService.ListInDoubt:output_type -> gavel.v1.ListInDoubtResponse
-	24, // 46: gavel.v1.ParticipantService.Forget:output_type -> gavel.v1.ForgetResponse
-	39, // [39:47] is the sub-list for method output_type
-	31, // [31:39] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	30, // 2: gavel.v1.Finding.evidence:type_name -> gavel.v1.Evidence
+	5,  // 3: gavel.v1.Finding.votes:type_name -> gavel.v1.MarkerVote
+	31, // 4: gavel.v1.MarkerVote.vote:type_name -> gavel.v1.Vote
+	30, // 5: gavel.v1.MarkerVote.evidence:type_name -> gavel.v1.Evidence
+	31, // 6: gavel.v1.PreparedVote.vote:type_name -> gavel.v1.Vote
+	30, // 7: gavel.v1.PreparedVote.evidence:type_name -> gavel.v1.Evidence
+	1,  // 8: gavel.v1.Check.level:type_name -> gavel.v1.CheckLevel
+	2,  // 9: gavel.v1.HelloRequest.fence:type_name -> gavel.v1.Fence
+	32, // 10: gavel.v1.DescribeResponse.identity:type_name -> gavel.v1.Identity
+	33, // 11: gavel.v1.DescribeResponse.position:type_name -> gavel.v1.Position
+	7,  // 12: gavel.v1.DescribeResponse.checks:type_name -> gavel.v1.Check
+	2,  // 13: gavel.v1.PrepareRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 14: gavel.v1.PrepareRequest.branches:type_name -> gavel.v1.BranchRef
+	6,  // 15: gavel.v1.PrepareResponse.votes:type_name -> gavel.v1.PreparedVote
+	2,  // 16: gavel.v1.CommitRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 17: gavel.v1.CommitRequest.branches:type_name -> gavel.v1.BranchRef
+	4,  // 18: gavel.v1.CommitResponse.findings:type_name -> gavel.v1.Finding
+	2,  // 19: gavel.v1.RollbackRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 20: gavel.v1.RollbackRequest.branches:type_name -> gavel.v1.BranchRef
+	4,  // 21: gavel.v1.RollbackResponse.findings:type_name -> gavel.v1.Finding
+	2,  // 22: gavel.v1.InquireRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 23: gavel.v1.InquireRequest.branches:type_name -> gavel.v1.BranchRef
+	4,  // 24: gavel.v1.InquireResponse.findings:type_name -> gavel.v1.Finding
+	2,  // 25: gavel.v1.ListInDoubtRequest.fence:type_name -> gavel.v1.Fence
+	32, // 26: gavel.v1.ListingHeader.identity:type_name -> gavel.v1.Identity
+	33, // 27: gavel.v1.ListingHeader.position:type_name -> gavel.v1.Position
+	34, // 28: gavel.v1.ListedBranch.age:type_name -> google.protobuf.Duration
+	30, // 29: gavel.v1.ListedBranch.evidence:type_name -> gavel.v1.Evidence
+	21, // 30: gavel.v1.ListInDoubtResponse.header:type_name -> gavel.v1.ListingHeader
+	22, // 31: gavel.v1.ListInDoubtResponse.branches:type_name -> gavel.v1.ListedBranch
+	2,  // 32: gavel.v1.ForgetRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 33: gavel.v1.ForgetRequest.branches:type_name -> gavel.v1.BranchRef
+	2,  // 34: gavel.v1.DecideRequest.fence:type_name -> gavel.v1.Fence
+	3,  // 35: gavel.v1.DecideRequest.branches:type_name -> gavel.v1.BranchRef
+	4,  // 36: gavel.v1.DecideResponse.findings:type_name -> gavel.v1.Finding
+	2,  // 37: gavel.v1.RemoveMarkersRequest.fence:type_name -> gavel.v1.Fence
+	8,  // 38: gavel.v1.ParticipantService.Hello:input_type -> gavel.v1.HelloRequest
+	10, // 39: gavel.v1.ParticipantService.Describe:input_type -> gavel.v1.DescribeRequest
+	12, // 40: gavel.v1.ParticipantService.Prepare:input_type -> gavel.v1.PrepareRequest
+	14, // 41: gavel.v1.ParticipantService.Commit:input_type -> gavel.v1.CommitRequest
+	16, // 42: gavel.v1.ParticipantService.Rollback:input_type -> gavel.v1.RollbackRequest
+	18, // 43: gavel.v1.ParticipantService.Inquire:input_type -> gavel.v1.InquireRequest
+	20, // 44: gavel.v1.ParticipantService.ListInDoubt:input_type -> gavel.v1.ListInDoubtRequest
+	24, // 45: gavel.v1.ParticipantService.Forget:input_type -> gavel.v1.ForgetRequest
+	26, // 46: gavel.v1.ParticipantService.Decide:input_type -> gavel.v1.DecideRequest
+	28, // 47: gavel.v1.ParticipantService.RemoveMarkers:input_type -> gavel.v1.RemoveMarkersRequest
+	9,  // 48: gavel.v1.ParticipantService.Hello:output_type -> gavel.v1.HelloResponse
+	11, // 49: gavel.v1.ParticipantService.Describe:output_type -> gavel.v1.DescribeResponse
+	13, // 50: gavel.v1.ParticipantService.Prepare:output_type -> gavel.v1.PrepareResponse
+	15, // 51: gavel.v1.ParticipantService.Commit:output_type -> gavel.v1.CommitResponse
+	17, // 52: gavel.v1.ParticipantService.Rollback:output_type -> gavel.v1.RollbackResponse
+	19, // 53: gavel.v1.ParticipantService.Inquire:output_type -> gavel.v1.InquireResponse
+	23, // 54: gavel.v1.ParticipantService.ListInDoubt:output_type -> gavel.v1.ListInDoubtResponse
+	25, // 55: gavel.v1.ParticipantService.Forget:output_type -> gavel.v1.ForgetResponse
+	27, // 56: gavel.v1.ParticipantService.Decide:output_type -> gavel.v1.DecideResponse
+	29, // 57: gavel.v1.ParticipantService.RemoveMarkers:output_type -> gavel.v1.RemoveMarkersResponse
+	48, // [48:58] is the sub-list for method output_type
+	38, // [38:48] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_gavel_v1_participant_proto_init() }
@@ -1826,7 +2181,7 @@ func file_gavel_v1_participant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gavel_v1_participant_proto_rawDesc), len(file_gavel_v1_participant_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,14 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ParticipantService_Hello_FullMethodName       = "/gavel.v1.ParticipantService/Hello"
-	ParticipantService_Describe_FullMethodName    = "/gavel.v1.ParticipantService/Describe"
-	ParticipantService_Prepare_FullMethodName     = "/gavel.v1.ParticipantService/Prepare"
-	ParticipantService_Commit_FullMethodName      = "/gavel.v1.ParticipantService/Commit"
-	ParticipantService_Rollback_FullMethodName    = "/gavel.v1.ParticipantService/Rollback"
-	ParticipantService_Inquire_FullMethodName     = "/gavel.v1.ParticipantService/Inquire"
-	ParticipantService_ListInDoubt_FullMethodName = "/gavel.v1.ParticipantService/ListInDoubt"
-	ParticipantService_Forget_FullMethodName      = "/gavel.v1.ParticipantService/Forget"
+	ParticipantService_Hello_FullMethodName         = "/gavel.v1.ParticipantService/Hello"
+	ParticipantService_Describe_FullMethodName      = "/gavel.v1.ParticipantService/Describe"
+	ParticipantService_Prepare_FullMethodName       = "/gavel.v1.ParticipantService/Prepare"
+	ParticipantService_Commit_FullMethodName        = "/gavel.v1.ParticipantService/Commit"
+	ParticipantService_Rollback_FullMethodName      = "/gavel.v1.ParticipantService/Rollback"
+	ParticipantService_Inquire_FullMethodName       = "/gavel.v1.ParticipantService/Inquire"
+	ParticipantService_ListInDoubt_FullMethodName   = "/gavel.v1.ParticipantService/ListInDoubt"
+	ParticipantService_Forget_FullMethodName        = "/gavel.v1.ParticipantService/Forget"
+	ParticipantService_Decide_FullMethodName        = "/gavel.v1.ParticipantService/Decide"
+	ParticipantService_RemoveMarkers_FullMethodName = "/gavel.v1.ParticipantService/RemoveMarkers"
 )
 
 // ParticipantServiceClient is the client API for ParticipantService service.
@@ -38,8 +40,8 @@ const (
 // transactions.
 //
 // Every call may be repeated, reordered and concurrent with any other; the effect must be that of
-// one. Commit, Rollback, Prepare and Inquire answer with one element per branch, in order. A
-// failed call means that nothing is known about any of its branches, except for the reasons
+// one. Commit, Rollback, Prepare, Inquire and Decide answer with one element per branch, in order.
+// A failed call means that nothing is known about any of its branches, except for the reasons
 // FENCED, LOG_REGRESSION and NOT_RESOLVER, which promise that nothing was done.
 type ParticipantServiceClient interface {
 	// Hello announces a coordinator's epoch before its first call. The participant remembers the
@@ -70,6 +72,18 @@ type ParticipantServiceClient interface {
 	// may then drop what it remembers about finished ones; a branch that is still prepared is not
 	// touched.
 	Forget(ctx context.Context, in *ForgetRequest, opts ...grpc.CallOption) (*ForgetResponse, error)
+	// Decide tells how transactions end whose decision was left to this resource, and makes it so.
+	// Each branch given is the delegate of its transaction: its client commits it together with a
+	// marker, which holds the votes of all other branches. Where there is no marker, Decide durably
+	// writes one that says never. There is at most one for a transaction, and whoever writes it first
+	// decides. STANDING_COMMITTED comes with the votes of the marker. STANDING_ROLLED_BACK says that
+	// there is one that says never, so that no commit with a marker can succeed any more, not even
+	// one under way. A participant whose description does not say delegate refuses, and does nothing.
+	Decide(ctx context.Context, in *DecideRequest, opts ...grpc.CallOption) (*DecideResponse, error)
+	// RemoveMarkers removes markers of commits that nobody will ask for any more. One that says never
+	// stays. A call that fails may have removed some of them, or none. A participant whose
+	// description does not say delegate refuses.
+	RemoveMarkers(ctx context.Context, in *RemoveMarkersRequest, opts ...grpc.CallOption) (*RemoveMarkersResponse, error)
 }
 
 type participantServiceClient struct {
@@ -169,6 +183,26 @@ func (c *participantServiceClient) Forget(ctx context.Context, in *ForgetRequest
 	return out, nil
 }
 
+func (c *participantServiceClient) Decide(ctx context.Context, in *DecideRequest, opts ...grpc.CallOption) (*DecideResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DecideResponse)
+	err := c.cc.Invoke(ctx, ParticipantService_Decide_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *participantServiceClient) RemoveMarkers(ctx context.Context, in *RemoveMarkersRequest, opts ...grpc.CallOption) (*RemoveMarkersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveMarkersResponse)
+	err := c.cc.Invoke(ctx, ParticipantService_RemoveMarkers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ParticipantServiceServer is the server API for ParticipantService service.
 // All implementations must embed UnimplementedParticipantServiceServer
 // for forward compatibility.
@@ -178,8 +212,8 @@ func (c *participantServiceClient) Forget(ctx context.Context, in *ForgetRequest
 // transactions.
 //
 // Every call may be repeated, reordered and concurrent with any other; the effect must be that of
-// one. Commit, Rollback, Prepare and Inquire answer with one element per branch, in order. A
-// failed call means that nothing is known about any of its branches, except for the reasons
+// one. Commit, Rollback, Prepare, Inquire and Decide answer with one element per branch, in order.
+// A failed call means that nothing is known about any of its branches, except for the reasons
 // FENCED, LOG_REGRESSION and NOT_RESOLVER, which promise that nothing was done.
 type ParticipantServiceServer interface {
 	// Hello announces a coordinator's epoch before its first call. The participant remembers the
@@ -210,6 +244,18 @@ type ParticipantServiceServer interface {
 	// may then drop what it remembers about finished ones; a branch that is still prepared is not
 	// touched.
 	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
+	// Decide tells how transactions end whose decision was left to this resource, and makes it so.
+	// Each branch given is the delegate of its transaction: its client commits it together with a
+	// marker, which holds the votes of all other branches. Where there is no marker, Decide durably
+	// writes one that says never. There is at most one for a transaction, and whoever writes it first
+	// decides. STANDING_COMMITTED comes with the votes of the marker. STANDING_ROLLED_BACK says that
+	// there is one that says never, so that no commit with a marker can succeed any more, not even
+	// one under way. A participant whose description does not say delegate refuses, and does nothing.
+	Decide(context.Context, *DecideRequest) (*DecideResponse, error)
+	// RemoveMarkers removes markers of commits that nobody will ask for any more. One that says never
+	// stays. A call that fails may have removed some of them, or none. A participant whose
+	// description does not say delegate refuses.
+	RemoveMarkers(context.Context, *RemoveMarkersRequest) (*RemoveMarkersResponse, error)
 	mustEmbedUnimplementedParticipantServiceServer()
 }
 
@@ -243,6 +289,12 @@ func (UnimplementedParticipantServiceServer) ListInDoubt(*ListInDoubtRequest, gr
 }
 func (UnimplementedParticipantServiceServer) Forget(context.Context, *ForgetRequest) (*ForgetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Forget not implemented")
+}
+func (UnimplementedParticipantServiceServer) Decide(context.Context, *DecideRequest) (*DecideResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Decide not implemented")
+}
+func (UnimplementedParticipantServiceServer) RemoveMarkers(context.Context, *RemoveMarkersRequest) (*RemoveMarkersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveMarkers not implemented")
 }
 func (UnimplementedParticipantServiceServer) mustEmbedUnimplementedParticipantServiceServer() {}
 func (UnimplementedParticipantServiceServer) testEmbeddedByValue()                            {}
@@ -402,6 +454,42 @@ func _ParticipantService_Forget_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ParticipantService_Decide_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecideRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ParticipantServiceServer).Decide(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ParticipantService_Decide_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ParticipantServiceServer).Decide(ctx, req.(*DecideRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ParticipantService_RemoveMarkers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveMarkersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ParticipantServiceServer).RemoveMarkers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ParticipantService_RemoveMarkers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ParticipantServiceServer).RemoveMarkers(ctx, req.(*RemoveMarkersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ParticipantService_ServiceDesc is the grpc.ServiceDesc for ParticipantService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -436,6 +524,14 @@ var ParticipantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Forget",
 			Handler:    _ParticipantService_Forget_Handler,
+		},
+		{
+			MethodName: "Decide",
+			Handler:    _ParticipantService_Decide_Handler,
+		},
+		{
+			MethodName: "RemoveMarkers",
+			Handler:    _ParticipantService_RemoveMarkers_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -273,7 +273,8 @@ const (
 	Plan_PLAN_CLASSIC Plan = 3
 	// The record of the intent is forced beside the prepares.
 	Plan_PLAN_PARALLEL Plan = 4
-	// Reserved: a row at one of the databases is the decision.
+	// The decision is left to one of the branches, which is committed and not prepared. A marker
+	// that commits with it is the decision.
 	Plan_PLAN_DELEGATE Plan = 5
 )
 
@@ -393,7 +394,11 @@ type Branch struct {
 	// How often its outcome has been delivered so far.
 	Attempts uint32 `protobuf:"varint,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// What the last of these attempts met, for people. Empty if it met nothing.
-	LastError     string `protobuf:"bytes,6,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	LastError string `protobuf:"bytes,6,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// Given by BeginTransaction and EnlistBranch where the decision is left to a delegate: who the
+	// resource was when it was registered, and how far its history had come. The client compares:
+	// with a branch that is elsewhere, or on a lower timeline, the transaction must not commit.
+	At            *Evidence `protobuf:"bytes,7,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,15 +475,22 @@ func (x *Branch) GetLastError() string {
 	return ""
 }
 
-// BranchVote is the vote of a branch that its client prepared.
+func (x *Branch) GetAt() *Evidence {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+// BranchVote is the vote of a branch that its client prepared or, as the delegate's, committed.
 type BranchVote struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of the branch.
 	Branch uint32 `protobuf:"varint,1,opt,name=branch,proto3" json:"branch,omitempty"`
 	// The vote.
 	Vote Vote `protobuf:"varint,2,opt,name=vote,proto3,enum=gavel.v1.Vote" json:"vote,omitempty"`
-	// Taken with the prepare. With VOTE_NO it says that the branch is prepared all the same, and is
-	// to be rolled back.
+	// Taken with the prepare, or with the commit of VOTE_COMMITTED. With VOTE_NO it says that the
+	// branch is prepared all the same, and is to be rolled back.
 	Evidence *Evidence `protobuf:"bytes,3,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	// Why the vote is not yes, for people. At most 512 bytes are kept.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -705,7 +717,10 @@ type BeginTransactionRequest struct {
 	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// What the key stands for, for example a hash of the request that the transaction carries out.
 	// The same key with another body is refused. At most 4096 bytes; only a hash of it is kept.
-	Body          []byte `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
+	Body []byte `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
+	// If not empty, the one of the resources to which the decision is to be left, if the coordinator
+	// agrees: the response says whether it does.
+	Delegate      string `protobuf:"bytes,6,opt,name=delegate,proto3" json:"delegate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -775,6 +790,13 @@ func (x *BeginTransactionRequest) GetBody() []byte {
 	return nil
 }
 
+func (x *BeginTransactionRequest) GetDelegate() string {
+	if x != nil {
+		return x.Delegate
+	}
+	return ""
+}
+
 // Response of BeginTransaction.
 type BeginTransactionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -786,7 +808,12 @@ type BeginTransactionResponse struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Set when the idempotency key had been used: the transaction has this result already, and no
 	// work must be done for it again.
-	Existing      *Transaction `protobuf:"bytes,4,opt,name=existing,proto3" json:"existing,omitempty"`
+	Existing *Transaction `protobuf:"bytes,4,opt,name=existing,proto3" json:"existing,omitempty"`
+	// If not 0, the number of the branch to which the decision is left: the delegate. It is never
+	// prepared. Its client commits it, together with a marker that holds the votes of all other
+	// branches, once each of them is VOTE_YES or VOTE_READ_ONLY, and votes VOTE_COMMITTED for it.
+	// That the decision was left there is durable when this is answered.
+	Delegate      uint32 `protobuf:"varint,5,opt,name=delegate,proto3" json:"delegate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -849,13 +876,23 @@ func (x *BeginTransactionResponse) GetExisting() *Transaction {
 	return nil
 }
 
+func (x *BeginTransactionResponse) GetDelegate() uint32 {
+	if x != nil {
+		return x.Delegate
+	}
+	return 0
+}
+
 // Request of EnlistBranch.
 type EnlistBranchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The running transaction.
 	TransactionId string `protobuf:"bytes,1,opt,name=transaction_id,json=transactionId,proto3" json:"transaction_id,omitempty"`
 	// Registered names to enlist, one branch each. At least one; at most 64 branches in all.
-	Resources     []string `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
+	Resources []string `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Where the decision is left to a branch, the resource of that one: only the client that decides
+	// may enlist more. Otherwise it is ignored.
+	Delegate      string `protobuf:"bytes,3,opt,name=delegate,proto3" json:"delegate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -904,13 +941,22 @@ func (x *EnlistBranchRequest) GetResources() []string {
 	return nil
 }
 
+func (x *EnlistBranchRequest) GetDelegate() string {
+	if x != nil {
+		return x.Delegate
+	}
+	return ""
+}
+
 // Response of EnlistBranch.
 type EnlistBranchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// All branches of the transaction so far.
 	Branches []*Branch `protobuf:"bytes,1,rep,name=branches,proto3" json:"branches,omitempty"`
 	// What remains until an undecided transaction is rolled back.
-	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// See BeginTransactionResponse.delegate.
+	Delegate      uint32 `protobuf:"varint,3,opt,name=delegate,proto3" json:"delegate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -959,13 +1005,22 @@ func (x *EnlistBranchResponse) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *EnlistBranchResponse) GetDelegate() uint32 {
+	if x != nil {
+		return x.Delegate
+	}
+	return 0
+}
+
 // Request of CommitTransaction.
 type CommitTransactionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The transaction.
 	TransactionId string `protobuf:"bytes,1,opt,name=transaction_id,json=transactionId,proto3" json:"transaction_id,omitempty"`
 	// Votes of the branches that the client prepared, at most one each. Branches without a vote are
-	// prepared by the coordinator. A VOTE_NO makes this a rollback.
+	// prepared by the coordinator. A VOTE_NO makes this a rollback. With VOTE_COMMITTED of the
+	// delegate the transaction is decided already; without a word about it, the coordinator asks for
+	// its marker, and where there is none this is a rollback.
 	Votes []*BranchVote `protobuf:"bytes,2,rep,name=votes,proto3" json:"votes,omitempty"`
 	// When to answer.
 	AckLevel AckLevel `protobuf:"varint,3,opt,name=ack_level,json=ackLevel,proto3,enum=gavel.v1.AckLevel" json:"ack_level,omitempty"`
@@ -1932,7 +1987,7 @@ var File_gavel_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\n" +
-	"\x1agavel/v1/transaction.proto\x12\bgavel.v1\x1a\x14gavel/v1/words.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x01\n" +
+	"\x1agavel/v1/transaction.proto\x12\bgavel.v1\x1a\x14gavel/v1/words.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\xed\x01\n" +
 	"\x06Branch\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\rR\x06branch\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12#\n" +
@@ -1940,7 +1995,8 @@ const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\x0e2\x15.gavel.v1.BranchStateR\x05state\x12\x1a\n" +
 	"\battempts\x18\x05 \x01(\rR\battempts\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\x06 \x01(\tR\tlastError\"\xac\x01\n" +
+	"last_error\x18\x06 \x01(\tR\tlastError\x12\"\n" +
+	"\x02at\x18\a \x01(\v2\x12.gavel.v1.EvidenceR\x02at\"\xac\x01\n" +
 	"\n" +
 	"BranchVote\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\rR\x06branch\x12\"\n" +
@@ -1960,24 +2016,28 @@ const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\x05cause\x18\t \x01(\tR\x05cause\x12\x1a\n" +
 	"\bsqlstate\x18\n" +
 	" \x01(\tR\bsqlstate\x12\x1a\n" +
-	"\bresource\x18\v \x01(\tR\bresource\"\xbf\x01\n" +
+	"\bresource\x18\v \x01(\tR\bresource\"\xdb\x01\n" +
 	"\x17BeginTransactionRequest\x12\x1c\n" +
 	"\tresources\x18\x01 \x03(\tR\tresources\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
 	"\x05label\x18\x03 \x01(\tR\x05label\x12'\n" +
 	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12\x12\n" +
-	"\x04body\x18\x05 \x01(\fR\x04body\"\xd7\x01\n" +
+	"\x04body\x18\x05 \x01(\fR\x04body\x12\x1a\n" +
+	"\bdelegate\x18\x06 \x01(\tR\bdelegate\"\xf3\x01\n" +
 	"\x18BeginTransactionResponse\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12,\n" +
 	"\bbranches\x18\x02 \x03(\v2\x10.gavel.v1.BranchR\bbranches\x123\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x121\n" +
-	"\bexisting\x18\x04 \x01(\v2\x15.gavel.v1.TransactionR\bexisting\"Z\n" +
+	"\bexisting\x18\x04 \x01(\v2\x15.gavel.v1.TransactionR\bexisting\x12\x1a\n" +
+	"\bdelegate\x18\x05 \x01(\rR\bdelegate\"v\n" +
 	"\x13EnlistBranchRequest\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12\x1c\n" +
-	"\tresources\x18\x02 \x03(\tR\tresources\"y\n" +
+	"\tresources\x18\x02 \x03(\tR\tresources\x12\x1a\n" +
+	"\bdelegate\x18\x03 \x01(\tR\bdelegate\"\x95\x01\n" +
 	"\x14EnlistBranchResponse\x12,\n" +
 	"\bbranches\x18\x01 \x03(\v2\x10.gavel.v1.BranchR\bbranches\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x89\x02\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1a\n" +
+	"\bdelegate\x18\x03 \x01(\rR\bdelegate\"\x89\x02\n" +
 	"\x18CommitTransactionRequest\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12*\n" +
 	"\x05votes\x18\x02 \x03(\v2\x14.gavel.v1.BranchVoteR\x05votes\x12/\n" +
@@ -2126,70 +2186,71 @@ var file_gavel_v1_transaction_proto_goTypes = []any{
 	(*SessionResponse)(nil),             // 22: gavel.v1.SessionResponse
 	(*SessionAnswer)(nil),               // 23: gavel.v1.SessionAnswer
 	(*SessionStatus)(nil),               // 24: gavel.v1.SessionStatus
-	(Vote)(0),                           // 25: gavel.v1.Vote
-	(*Evidence)(nil),                    // 26: gavel.v1.Evidence
+	(*Evidence)(nil),                    // 25: gavel.v1.Evidence
+	(Vote)(0),                           // 26: gavel.v1.Vote
 	(*durationpb.Duration)(nil),         // 27: google.protobuf.Duration
 	(*anypb.Any)(nil),                   // 28: google.protobuf.Any
 }
 var file_gavel_v1_transaction_proto_depIdxs = []int32{
 	2,  // 0: gavel.v1.Branch.state:type_name -> gavel.v1.BranchState
-	25, // 1: gavel.v1.BranchVote.vote:type_name -> gavel.v1.Vote
-	26, // 2: gavel.v1.BranchVote.evidence:type_name -> gavel.v1.Evidence
-	0,  // 3: gavel.v1.Transaction.state:type_name -> gavel.v1.TransactionState
-	1,  // 4: gavel.v1.Transaction.outcome:type_name -> gavel.v1.Outcome
-	3,  // 5: gavel.v1.Transaction.plan:type_name -> gavel.v1.Plan
-	27, // 6: gavel.v1.Transaction.age:type_name -> google.protobuf.Duration
-	5,  // 7: gavel.v1.Transaction.branches:type_name -> gavel.v1.Branch
-	27, // 8: gavel.v1.BeginTransactionRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 9: gavel.v1.BeginTransactionResponse.branches:type_name -> gavel.v1.Branch
-	27, // 10: gavel.v1.BeginTransactionResponse.timeout:type_name -> google.protobuf.Duration
-	7,  // 11: gavel.v1.BeginTransactionResponse.existing:type_name -> gavel.v1.Transaction
-	5,  // 12: gavel.v1.EnlistBranchResponse.branches:type_name -> gavel.v1.Branch
-	27, // 13: gavel.v1.EnlistBranchResponse.timeout:type_name -> google.protobuf.Duration
-	6,  // 14: gavel.v1.CommitTransactionRequest.votes:type_name -> gavel.v1.BranchVote
-	4,  // 15: gavel.v1.CommitTransactionRequest.ack_level:type_name -> gavel.v1.AckLevel
-	27, // 16: gavel.v1.CommitTransactionRequest.wait:type_name -> google.protobuf.Duration
-	3,  // 17: gavel.v1.CommitTransactionRequest.plan:type_name -> gavel.v1.Plan
-	7,  // 18: gavel.v1.CommitTransactionResponse.transaction:type_name -> gavel.v1.Transaction
-	7,  // 19: gavel.v1.RollbackTransactionResponse.transaction:type_name -> gavel.v1.Transaction
-	7,  // 20: gavel.v1.GetTransactionResponse.transaction:type_name -> gavel.v1.Transaction
-	0,  // 21: gavel.v1.ListTransactionsRequest.states:type_name -> gavel.v1.TransactionState
-	27, // 22: gavel.v1.ListTransactionsRequest.older_than:type_name -> google.protobuf.Duration
-	7,  // 23: gavel.v1.ListTransactionsResponse.transactions:type_name -> gavel.v1.Transaction
-	21, // 24: gavel.v1.SessionRequest.calls:type_name -> gavel.v1.SessionCall
-	27, // 25: gavel.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	8,  // 26: gavel.v1.SessionCall.begin:type_name -> gavel.v1.BeginTransactionRequest
-	10, // 27: gavel.v1.SessionCall.enlist:type_name -> gavel.v1.EnlistBranchRequest
-	12, // 28: gavel.v1.SessionCall.commit:type_name -> gavel.v1.CommitTransactionRequest
-	14, // 29: gavel.v1.SessionCall.rollback:type_name -> gavel.v1.RollbackTransactionRequest
-	16, // 30: gavel.v1.SessionCall.get:type_name -> gavel.v1.GetTransactionRequest
-	23, // 31: gavel.v1.SessionResponse.answers:type_name -> gavel.v1.SessionAnswer
-	9,  // 32: gavel.v1.SessionAnswer.begin:type_name -> gavel.v1.BeginTransactionResponse
-	11, // 33: gavel.v1.SessionAnswer.enlist:type_name -> gavel.v1.EnlistBranchResponse
-	13, // 34: gavel.v1.SessionAnswer.commit:type_name -> gavel.v1.CommitTransactionResponse
-	15, // 35: gavel.v1.SessionAnswer.rollback:type_name -> gavel.v1.RollbackTransactionResponse
-	17, // 36: gavel.v1.SessionAnswer.get:type_name -> gavel.v1.GetTransactionResponse
-	24, // 37: gavel.v1.SessionAnswer.status:type_name -> gavel.v1.SessionStatus
-	28, // 38: gavel.v1.SessionStatus.details:type_name -> google.protobuf.Any
-	8,  // 39: gavel.v1.TransactionService.BeginTransaction:input_type -> gavel.v1.BeginTransactionRequest
-	10, // 40: gavel.v1.TransactionService.EnlistBranch:input_type -> gavel.v1.EnlistBranchRequest
-	12, // 41: gavel.v1.TransactionService.CommitTransaction:input_type -> gavel.v1.CommitTransactionRequest
-	14, // 42: gavel.v1.TransactionService.RollbackTransaction:input_type -> gavel.v1.RollbackTransactionRequest
-	16, // 43: gavel.v1.TransactionService.GetTransaction:input_type -> gavel.v1.GetTransactionRequest
-	18, // 44: gavel.v1.TransactionService.ListTransactions:input_type -> gavel.v1.ListTransactionsRequest
-	20, // 45: gavel.v1.TransactionService.Session:input_type -> gavel.v1.SessionRequest
-	9,  // 46: gavel.v1.TransactionService.BeginTransaction:output_type -> gavel.v1.BeginTransactionResponse
-	11, // 47: gavel.v1.TransactionService.EnlistBranch:output_type -> gavel.v1.EnlistBranchResponse
-	13, // 48: gavel.v1.TransactionService.CommitTransaction:output_type -> gavel.v1.CommitTransactionResponse
-	15, // 49: gavel.v1.TransactionService.RollbackTransaction:output_type -> gavel.v1.RollbackTransactionResponse
-	17, // 50: gavel.v1.TransactionService.GetTransaction:output_type -> gavel.v1.GetTransactionResponse
-	19, // 51: gavel.v1.TransactionService.ListTransactions:output_type -> gavel.v1.ListTransactionsResponse
-	22, // 52: gavel.v1.TransactionService.Session:output_type -> gavel.v1.SessionResponse
-	46, // [46:53] is the sub-list for method output_type
-	39, // [39:46] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	25, // 1: gavel.v1.Branch.at:type_name -> gavel.v1.Evidence
+	26, // 2: gavel.v1.BranchVote.vote:type_name -> gavel.v1.Vote
+	25, // 3: gavel.v1.BranchVote.evidence:type_name -> gavel.v1.Evidence
+	0,  // 4: gavel.v1.Transaction.state:type_name -> gavel.v1.TransactionState
+	1,  // 5: gavel.v1.Transaction.outcome:type_name -> gavel.v1.Outcome
+	3,  // 6: gavel.v1.Transaction.plan:type_name -> gavel.v1.Plan
+	27, // 7: gavel.v1.Transaction.age:type_name -> google.protobuf.Duration
+	5,  // 8: gavel.v1.Transaction.branches:type_name -> gavel.v1.Branch
+	27, // 9: gavel.v1.BeginTransactionRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 10: gavel.v1.BeginTransactionResponse.branches:type_name -> gavel.v1.Branch
+	27, // 11: gavel.v1.BeginTransactionResponse.timeout:type_name -> google.protobuf.Duration
+	7,  // 12: gavel.v1.BeginTransactionResponse.existing:type_name -> gavel.v1.Transaction
+	5,  // 13: gavel.v1.EnlistBranchResponse.branches:type_name -> gavel.v1.Branch
+	27, // 14: gavel.v1.EnlistBranchResponse.timeout:type_name -> google.protobuf.Duration
+	6,  // 15: gavel.v1.CommitTransactionRequest.votes:type_name -> gavel.v1.BranchVote
+	4,  // 16: gavel.v1.CommitTransactionRequest.ack_level:type_name -> gavel.v1.AckLevel
+	27, // 17: gavel.v1.CommitTransactionRequest.wait:type_name -> google.protobuf.Duration
+	3,  // 18: gavel.v1.CommitTransactionRequest.plan:type_name -> gavel.v1.Plan
+	7,  // 19: gavel.v1.CommitTransactionResponse.transaction:type_name -> gavel.v1.Transaction
+	7,  // 20: gavel.v1.RollbackTransactionResponse.transaction:type_name -> gavel.v1.Transaction
+	7,  // 21: gavel.v1.GetTransactionResponse.transaction:type_name -> gavel.v1.Transaction
+	0,  // 22: gavel.v1.ListTransactionsRequest.states:type_name -> gavel.v1.TransactionState
+	27, // 23: gavel.v1.ListTransactionsRequest.older_than:type_name -> google.protobuf.Duration
+	7,  // 24: gavel.v1.ListTransactionsResponse.transactions:type_name -> gavel.v1.Transaction
+	21, // 25: gavel.v1.SessionRequest.calls:type_name -> gavel.v1.SessionCall
+	27, // 26: gavel.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	8,  // 27: gavel.v1.SessionCall.begin:type_name -> gavel.v1.BeginTransactionRequest
+	10, // 28: gavel.v1.SessionCall.enlist:type_name -> gavel.v1.EnlistBranchRequest
+	12, // 29: gavel.v1.SessionCall.commit:type_name -> gavel.v1.CommitTransactionRequest
+	14, // 30: gavel.v1.SessionCall.rollback:type_name -> gavel.v1.RollbackTransactionRequest
+	16, // 31: gavel.v1.SessionCall.get:type_name -> gavel.v1.GetTransactionRequest
+	23, // 32: gavel.v1.SessionResponse.answers:type_name -> gavel.v1.SessionAnswer
+	9,  // 33: gavel.v1.SessionAnswer.begin:type_name -> gavel.v1.BeginTransactionResponse
+	11, // 34: gavel.v1.SessionAnswer.enlist:type_name -> gavel.v1.EnlistBranchResponse
+	13, // 35: gavel.v1.SessionAnswer.commit:type_name -> gavel.v1.CommitTransactionResponse
+	15, // 36: gavel.v1.SessionAnswer.rollback:type_name -> gavel.v1.RollbackTransactionResponse
+	17, // 37: gavel.v1.SessionAnswer.get:type_name -> gavel.v1.GetTransactionResponse
+	24, // 38: gavel.v1.SessionAnswer.status:type_name -> gavel.v1.SessionStatus
+	28, // 39: gavel.v1.SessionStatus.details:type_name -> google.protobuf.Any
+	8,  // 40: gavel.v1.TransactionService.BeginTransaction:input_type -> gavel.v1.BeginTransactionRequest
+	10, // 41: gavel.v1.TransactionService.EnlistBranch:input_type -> gavel.v1.EnlistBranchRequest
+	12, // 42: gavel.v1.TransactionService.CommitTransaction:input_type -> gavel.v1.CommitTransactionRequest
+	14, // 43: gavel.v1.TransactionService.RollbackTransaction:input_type -> gavel.v1.RollbackTransactionRequest
+	16, // 44: gavel.v1.TransactionService.GetTransaction:input_type -> gavel.v1.GetTransactionRequest
+	18, // 45: gavel.v1.TransactionService.ListTransactions:input_type -> gavel.v1.ListTransactionsRequest
+	20, // 46: gavel.v1.TransactionService.Session:input_type -> gavel.v1.SessionRequest
+	9,  // 47: gavel.v1.TransactionService.BeginTransaction:output_type -> gavel.v1.BeginTransactionResponse
+	11, // 48: gavel.v1.TransactionService.EnlistBranch:output_type -> gavel.v1.EnlistBranchResponse
+	13, // 49: gavel.v1.TransactionService.CommitTransaction:output_type -> gavel.v1.CommitTransactionResponse
+	15, // 50: gavel.v1.TransactionService.RollbackTransaction:output_type -> gavel.v1.RollbackTransactionResponse
+	17, // 51: gavel.v1.TransactionService.GetTransaction:output_type -> gavel.v1.GetTransactionResponse
+	19, // 52: gavel.v1.TransactionService.ListTransactions:output_type -> gavel.v1.ListTransactionsResponse
+	22, // 53: gavel.v1.TransactionService.Session:output_type -> gavel.v1.SessionResponse
+	47, // [47:54] is the sub-list for method output_type
+	40, // [40:47] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_gavel_v1_transaction_proto_init() }

@@ -39,8 +39,9 @@ const (
 // branches itself or leaves that to the coordinator, and asks for the commit with all votes in
 // one call.
 type TransactionServiceClient interface {
-	// BeginTransaction starts a global transaction. Nothing of it is durable: a transaction that
-	// was only begun leaves no trace, so a call whose answer was lost may be repeated.
+	// BeginTransaction starts a global transaction. Nothing of it is durable, unless the decision is
+	// left to a delegate: a transaction that was only begun leaves no trace, and one with a delegate
+	// is rolled back when its time is over. So a call whose answer was lost may be repeated.
 	BeginTransaction(ctx context.Context, in *BeginTransactionRequest, opts ...grpc.CallOption) (*BeginTransactionResponse, error)
 	// EnlistBranch adds resources to a running transaction, one branch each. No branch may be
 	// prepared before this call, or BeginTransaction, has answered with its prepared name. A
@@ -165,8 +166,9 @@ type TransactionService_SessionClient = grpc.BidiStreamingClient[SessionRequest,
 // branches itself or leaves that to the coordinator, and asks for the commit with all votes in
 // one call.
 type TransactionServiceServer interface {
-	// BeginTransaction starts a global transaction. Nothing of it is durable: a transaction that
-	// was only begun leaves no trace, so a call whose answer was lost may be repeated.
+	// BeginTransaction starts a global transaction. Nothing of it is durable, unless the decision is
+	// left to a delegate: a transaction that was only begun leaves no trace, and one with a delegate
+	// is rolled back when its time is over. So a call whose answer was lost may be repeated.
 	BeginTransaction(context.Context, *BeginTransactionRequest) (*BeginTransactionResponse, error)
 	// EnlistBranch adds resources to a running transaction, one branch each. No branch may be
 	// prepared before this call, or BeginTransaction, has answered with its prepared name. A

@@ -41,6 +41,9 @@ const (
 	Vote_VOTE_NO Vote = 3
 	// The branch changed nothing and has ended; it needs no second phase.
 	Vote_VOTE_READ_ONLY Vote = 4
+	// The branch to which the decision was left is durably committed, together with its marker. No
+	// other branch votes so.
+	Vote_VOTE_COMMITTED Vote = 5
 )
 
 // Enum value maps for Vote.
@@ -51,6 +54,7 @@ var (
 		2: "VOTE_YES",
 		3: "VOTE_NO",
 		4: "VOTE_READ_ONLY",
+		5: "VOTE_COMMITTED",
 	}
 	Vote_value = map[string]int32{
 		"VOTE_UNSPECIFIED": 0,
@@ -58,6 +62,7 @@ var (
 		"VOTE_YES":         2,
 		"VOTE_NO":          3,
 		"VOTE_READ_ONLY":   4,
+		"VOTE_COMMITTED":   5,
 	}
 )
 
@@ -278,13 +283,14 @@ const file_gavel_v1_words_proto_rawDesc = "" +
 	"\bEvidence\x12.\n" +
 	"\bidentity\x18\x01 \x01(\v2\x12.gavel.v1.IdentityR\bidentity\x12.\n" +
 	"\bposition\x18\x02 \x01(\v2\x12.gavel.v1.PositionR\bposition\x12\x10\n" +
-	"\x03xid\x18\x03 \x01(\x04R\x03xid*]\n" +
+	"\x03xid\x18\x03 \x01(\x04R\x03xid*q\n" +
 	"\x04Vote\x12\x14\n" +
 	"\x10VOTE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fVOTE_UNKNOWN\x10\x01\x12\f\n" +
 	"\bVOTE_YES\x10\x02\x12\v\n" +
 	"\aVOTE_NO\x10\x03\x12\x12\n" +
-	"\x0eVOTE_READ_ONLY\x10\x04B2Z0github.com/gavel-tx/gavel/proto/gavel/v1;gavelv1b\x06proto3"
+	"\x0eVOTE_READ_ONLY\x10\x04\x12\x12\n" +
+	"\x0eVOTE_COMMITTED\x10\x05B2Z0github.com/gavel-tx/gavel/proto/gavel/v1;gavelv1b\x06proto3"
 
 var (
 	file_gavel_v1_words_proto_rawDescOnce sync.Once

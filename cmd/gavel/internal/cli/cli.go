@@ -18,6 +18,7 @@ import (
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/guess"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/logcmd"
+	"github.com/gavel-tx/gavel/cmd/gavel/internal/markercmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/participantcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/recovercmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/txcmd"
@@ -76,7 +77,8 @@ all of it or none of it, whatever crashes.`,
 		&cobra.Group{ID: "repair", Title: "Repair:"},
 		&cobra.Group{ID: "measure", Title: "Measure:"},
 	)
-	add(root, "start", demo.Command(io), coordinatorcmd.Command(io), participantcmd.Command(io))
+	add(root, "start", demo.Command(io), coordinatorcmd.Command(io), participantcmd.Command(io),
+		markercmd.Command(io))
 	add(root, "use", txcmd.Command(io))
 	add(root, "repair", recovercmd.Command(io), logcmd.Command(io))
 	add(root, "measure", benchcmd.Command(io))
