@@ -40,6 +40,9 @@ type Config struct {
 	// Rate is the arrival rate of the open loop as a share of the best throughput of 2pc in the
 	// same round. Zero leaves the open loop out.
 	Rate float64
+	// Markers says that the first of Resources is set up for markers. Without it the lines that
+	// need them are left out, and refused if they are asked for.
+	Markers bool
 	// Lines are the lines to measure, with their floors. Defaults to all.
 	Lines []string
 	// Seed of the order, the accounts and the amounts.
@@ -119,6 +122,9 @@ func (c Config) Validate() error {
 		c.Accounts, MaxAccounts)
 	for _, name := range c.Lines {
 		check(slices.Contains(Names(), name), "no line is called %q", name)
+		marks := slices.ContainsFunc(Rows(), func(r Row) bool { return r.Name == name && r.Marks })
+		check(c.Markers || !marks, "%s leaves decisions to the first database, which has no "+
+			"markers; run gavel markers", name)
 	}
 	return errors.Join(errs...)
 }

@@ -38,25 +38,33 @@ type inTx struct {
 	queued bool
 }
 
-// applied, decided and parallel are the three ways to commit: when the client hears of it, and by
+// applied, decided, parallel and left are the ways to commit: when the client hears of it, and by
 // which plan.
-func applied() []client.Option { return []client.Option{client.Ack(txn.AckApplied)} }
+func applied(*world) []client.Option { return []client.Option{client.Ack(txn.AckApplied)} }
 
-func decided() []client.Option {
+func decided(*world) []client.Option {
 	return []client.Option{client.Ack(txn.AckDecided), client.Plan(txn.PlanClassic)}
 }
 
-func parallel() []client.Option { return []client.Option{client.Ack(txn.AckDecided)} }
+func parallel(*world) []client.Option { return []client.Option{client.Ack(txn.AckDecided)} }
 
-func openServer(how []client.Option) func(context.Context, *world, int, int) (Line, error) {
+// left has the first database decide.
+func left(w *world) []client.Option {
+	return []client.Option{client.Ack(txn.AckApplied), client.Delegate(w.banks[0].Name)}
+}
+
+// how is a way to commit.
+type how func(*world) []client.Option
+
+func openServer(way how) func(context.Context, *world, int, int) (Line, error) {
 	return func(_ context.Context, w *world, _, databases int) (Line, error) {
-		return newInTx(w, w.server, how, databases), nil
+		return newInTx(w, w.server, way(w), databases), nil
 	}
 }
 
-func openEmbedded(how []client.Option) func(context.Context, *world, int, int) (Line, error) {
+func openEmbedded(way how) func(context.Context, *world, int, int) (Line, error) {
 	return func(_ context.Context, w *world, _, databases int) (Line, error) {
-		return newInTx(w, w.embedded, how, databases), nil
+		return newInTx(w, w.embedded, way(w), databases), nil
 	}
 }
 

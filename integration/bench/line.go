@@ -40,6 +40,8 @@ type Row struct {
 	About string
 	// Paced lines are also measured in the open loop, Growing ones also over more databases.
 	Paced, Growing bool
+	// Marks says that it needs markers at the first database.
+	Marks bool
 
 	open func(ctx context.Context, w *world, clients, databases int) (Line, error)
 }
@@ -69,31 +71,37 @@ func Rows() []Row {
 		{Name: "one-database", Floor: twoPhaseName, Paced: true, open: openOneDatabase,
 			About: "both accounts in the same database, one plain transaction"},
 		{Name: "server-classic-applied", Floor: twoPhaseName, Paced: true, Growing: true,
-			open: openServer(applied()),
+			open: openServer(applied),
 			About: "gavel: the SDK on connection pools and a coordinator process over gRPC; " +
 				"answers when every branch is committed"},
 		{Name: "server-queued-applied", Floor: twoPhaseName, Paced: true, Growing: true,
-			open:  queued(openServer(applied())),
+			open:  queued(openServer(applied)),
 			About: "the same with the UPDATE queued, so that it travels with PREPARE"},
+		{Name: "server-delegate-applied", Floor: twoPhaseName, Paced: true, Growing: true,
+			Marks: true, open: queued(openServer(left)),
+			About: "the same, with the decision left to the first database"},
 		{Name: "server-classic-decided", Floor: twoPhaseName, Paced: true,
-			open:  openServer(decided()),
+			open:  openServer(decided),
 			About: "the same; answers when the decision is durable"},
 		{Name: "server-parallel-decided", Floor: twoPhaseName, Paced: true,
-			open: openServer(parallel()),
+			open: openServer(parallel),
 			About: "the same by the parallel plan: the log is written beside the prepares, and " +
 				"the answer follows from both"},
 		{Name: "embedded-classic-applied", Floor: twoPhaseName, Paced: true,
-			open: openEmbedded(applied()),
+			open: openEmbedded(applied),
 			About: "gavel with the coordinator inside the application; answers when every branch " +
 				"is committed"},
 		{Name: "embedded-queued-applied", Floor: twoPhaseName, Paced: true,
-			open:  queued(openEmbedded(applied())),
+			open:  queued(openEmbedded(applied)),
 			About: "the same with the UPDATE queued"},
+		{Name: "embedded-delegate-applied", Floor: twoPhaseName, Paced: true,
+			Marks: true, open: queued(openEmbedded(left)),
+			About: "the same, with the decision left to the first database"},
 		{Name: "embedded-classic-decided", Floor: twoPhaseName, Paced: true,
-			open:  openEmbedded(decided()),
+			open:  openEmbedded(decided),
 			About: "the same; answers when the decision is durable"},
 		{Name: "embedded-parallel-decided", Floor: twoPhaseName, Paced: true,
-			open:  openEmbedded(parallel()),
+			open:  openEmbedded(parallel),
 			About: "the same by the parallel plan"},
 		{Name: plainPoolName, open: openPlainPool,
 			About: "both accounts in the same database, one plain transaction on a pool, without " +
@@ -116,10 +124,11 @@ func Names() []string {
 
 // choose keeps the rows of these names, all if there are none, and the floors that they are
 // compared with.
-func choose(names []string) []Row {
+// Without names it is all that the databases are set up for.
+func choose(names []string, markers bool) []Row {
 	rows := Rows()
 	if len(names) == 0 {
-		return rows
+		return slices.DeleteFunc(rows, func(r Row) bool { return r.Marks && !markers })
 	}
 	wanted := slices.Clone(names)
 	for _, r := range rows {

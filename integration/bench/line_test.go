@@ -44,11 +44,16 @@ func TestChoose(t *testing.T) {
 		"empty-rpc":                  "empty-rpc",
 	} {
 		var got []string
-		for _, r := range choose(strings.Fields(names)) {
+		for _, r := range choose(strings.Fields(names), true) {
 			got = append(got, r.Name)
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%q: %v, want %s", names, got, want)
+		}
+	}
+	for _, r := range choose(nil, false) {
+		if r.Marks {
+			t.Errorf("%s, without markers", r.Name)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func TestLatency(t *testing.T) {
 func TestGroups(t *testing.T) {
 	cfg := Config{Resources: make([]Resource, 4), Clients: []int{1, 8}, Rate: 0.5}.withDefaults()
 	all, paced := groups(cfg, Rows())
-	if len(all) != 4 || len(all[0]) != len(Rows()) || len(all[2]) != 3 || len(paced) != 13 {
+	if len(all) != 4 || len(all[0]) != len(Rows()) || len(all[2]) != 4 || len(paced) != 15 {
 		t.Fatalf("%d groups, %d in the first, %d paced", len(all), len(all[0]), len(paced))
 	}
 	if paced[0].Clients != 8 || paced[0].Mode != Open {
@@ -109,7 +109,7 @@ func TestGroups(t *testing.T) {
 	if again, _ := groups(cfg, Rows()); !cmp.Equal(all, again) {
 		t.Error("shuffling has changed what it was given")
 	}
-	if _, paced := groups(cfg, choose([]string{"empty-rpc"})); len(paced) != 0 {
+	if _, paced := groups(cfg, choose([]string{"empty-rpc"}, true)); len(paced) != 0 {
 		t.Errorf("%v is paced without a floor to take the rate from", paced)
 	}
 	cfg.Rate = 0
@@ -130,7 +130,7 @@ func TestSeed(t *testing.T) {
 
 // fixture is a report of figures that nobody has measured.
 func fixture() *Report {
-	rows := choose([]string{"2pc-pipelined", "server-classic-applied", "one-resource"})
+	rows := choose([]string{"2pc-pipelined", "server-classic-applied", "one-resource"}, true)
 	r := &Report{Format: ReportFormat, Servers: []Server{{Resources: []string{"a", "b"},
 		Version: "15.1", Settings: map[string]string{"fsync": "on", "commit_delay": "0"}}},
 		Machine: Machine{OS: "linux", Arch: "amd64", CPU: "Imagined", CPUs: 2, Memory: "8 GB",

@@ -113,7 +113,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	}
 	// Clearing away must not depend on a context that may be why it is needed.
 	defer func() { err = errors.Join(err, w.close(context.WithoutCancel(ctx))) }()
-	r := &runner{world: w, rows: choose(cfg.Lines),
+	r := &runner{world: w, rows: choose(cfg.Lines, cfg.Markers),
 		latencies: map[Cell]*hdrhistogram.Histogram{}}
 	if r.report, err = newReport(w, r.rows); err != nil {
 		return nil, err

@@ -120,7 +120,7 @@ func TestTicks(t *testing.T) {
 
 // TestStyles: lines can be told apart.
 func TestStyles(t *testing.T) {
-	names := bench.Names()[:13]
+	names := bench.Names()[:15]
 	for i, a := range names {
 		for j, b := range names[:i] {
 			x, y := styleOf(i, a), styleOf(j, b)

@@ -58,8 +58,9 @@ func render(w io.Writer, r *bench.Report) error {
 
 func gray(v uint8) color.Color { return color.Gray{Y: v} }
 
-// styleOf gives gavel's lines colours, those of the parallel plan with dashes and those of queued
-// statements with dots, and what is made by hand shades of gray with dashes.
+// styleOf gives gavel's lines colours, those of the parallel plan with dashes, those of queued
+// statements with dots and those of the delegate plan with both, and what is made by hand shades of
+// gray with dashes.
 func styleOf(i int, name string) draw.LineStyle {
 	s := draw.LineStyle{Width: 1.5}
 	for prefix, colors := range map[string][]color.Color{
@@ -76,6 +77,8 @@ func styleOf(i int, name string) draw.LineStyle {
 				s.Dashes = []vg.Length{8, 3}
 			case strings.Contains(name, "-queued-"):
 				s.Dashes = []vg.Length{2, 2}
+			case strings.Contains(name, "-delegate-"):
+				s.Dashes = []vg.Length{8, 3, 2, 3}
 			}
 			return s
 		}

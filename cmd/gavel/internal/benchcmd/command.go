@@ -126,17 +126,17 @@ func (o *options) validate() error {
 		return exit.Usagef("", "--duration and --rounds must be above zero")
 	}
 	// Two stand in for databases that do not exist yet.
-	err := o.config([]bench.Resource{{}, {}}).Validate()
+	err := o.config(&databases{resources: []bench.Resource{{}, {}}, markers: true}).Validate()
 	if err != nil {
 		return exit.Usagef("See gavel bench --help.", "%v", err)
 	}
 	return nil
 }
 
-func (o *options) config(resources []bench.Resource) bench.Config {
+func (o *options) config(dbs *databases) bench.Config {
 	clients := slices.Compact(slices.Sorted(slices.Values(o.clients)))
-	return bench.Config{Resources: resources, Clients: clients, Duration: o.duration,
-		Rounds: o.rounds, Rate: o.rate, Lines: o.lines, Seed: o.seed,
+	return bench.Config{Resources: dbs.resources, Markers: dbs.markers, Clients: clients,
+		Duration: o.duration, Rounds: o.rounds, Rate: o.rate, Lines: o.lines, Seed: o.seed,
 		Version: build.Read().Version}
 }
 
@@ -175,7 +175,7 @@ func (o *options) measure(
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.stop(context.WithoutCancel(ctx))) }()
-	cfg := o.config(dbs.resources)
+	cfg := o.config(dbs)
 	cfg.Dir, cfg.Coordinator = dir, c.grpc
 	fmt.Fprintf(io.Out, "gavel bench: transfers between %s (seed %d)\n", dbs.about, o.seed)
 	if !o.noProgress {

@@ -10,10 +10,14 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/resource"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/ui"
 	"github.com/gavel-tx/gavel/integration/bench"
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 )
 
@@ -24,6 +28,8 @@ type databases struct {
 	urls []string
 	// about says for people what they are.
 	about string
+	// markers says that the first of them can keep markers.
+	markers bool
 	// servers are our own, if they are.
 	servers []*pghost.Server
 }
@@ -34,7 +40,11 @@ const ownDatabases = 8
 
 func (o *options) openDatabases(ctx context.Context, io ui.IO) (*databases, error) {
 	if len(o.resources) > 0 {
-		return o.given(io)
+		dbs, err := o.given(io)
+		if err != nil {
+			return nil, err
+		}
+		return dbs, dbs.lookForMarkers(ctx)
 	}
 	return o.own(ctx, io)
 }
@@ -61,6 +71,22 @@ func (o *options) given(io ui.IO) (*databases, error) {
 		dbs.urls = append(dbs.urls, url)
 	}
 	return dbs, nil
+}
+
+// lookForMarkers asks the first of given databases whether decisions can be left to it.
+func (d *databases) lookForMarkers(ctx context.Context) error {
+	cfg, err := pgxpool.ParseConfig(d.resources[0].DSN)
+	if err != nil {
+		return fmt.Errorf("%w: resource %s: %w", bench.ErrConfig, d.resources[0].Name, err)
+	}
+	conn, err := pgconn.ConnectConfig(ctx, &cfg.ConnConfig.Config)
+	if err != nil {
+		return fmt.Errorf("%w: resource %s: %w", bench.ErrUnreachable, d.resources[0].Name, err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	setup, err := pgbranch.LookMarkers(ctx, conn)
+	d.markers = setup.Usable()
+	return err
 }
 
 // own starts two servers.
@@ -92,6 +118,11 @@ func (o *options) own(ctx context.Context, io ui.IO) (_ *databases, err error) {
 		dbs.resources = append(dbs.resources, bench.Resource{Name: name, DSN: srv.DSN(name)})
 		dbs.urls = append(dbs.urls, srv.DSN(name))
 	}
+	schema := strings.Join(pgbranch.MarkerSchema("postgres"), ";")
+	if err := dbs.servers[0].Exec(ctx, dbs.resources[0].Name, schema); err != nil {
+		return dbs, err
+	}
+	dbs.markers = true
 	return dbs, nil
 }
 
