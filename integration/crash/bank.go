@@ -22,6 +22,11 @@ const (
 		WITH moved AS (UPDATE account SET balance = balance + $2 WHERE id = $1)
 		INSERT INTO ledger (n, amount) VALUES ($3, $2)`
 
+	// BalanceSQL and LedgerSQL are MoveSQL in two statements, which may be queued. The parameters
+	// are account and amount, and number and amount.
+	BalanceSQL = `UPDATE account SET balance = balance + $2 WHERE id = $1`
+	LedgerSQL  = `INSERT INTO ledger (n, amount) VALUES ($1, $2)`
+
 	// CountSQL adds to the counter and leaves a mark. Its parameters are number and amount.
 	CountSQL = `
 		WITH counted AS (UPDATE counter SET value = value + $2 RETURNING value)

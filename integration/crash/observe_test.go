@@ -18,8 +18,8 @@ import (
 func (w *world) observe() crash.Book {
 	w.t.Helper()
 	transfers := w.learn()
-	w.await("nothing to be prepared", func(ctx context.Context) bool {
-		return len(w.prepared(ctx)) == 0
+	w.await("nothing to be prepared, or marked", func(ctx context.Context) bool {
+		return len(w.prepared(ctx))+len(w.markers(ctx)) == 0
 	})
 	return w.look(transfers)
 }
@@ -29,7 +29,8 @@ func (w *world) look(transfers []crash.Transfer) crash.Book {
 	w.t.Helper()
 	ctx, cancel := w.context()
 	defer cancel()
-	book := crash.Book{Prepared: w.prepared(ctx), Want: w.want, Damage: w.verifyLog(ctx)}
+	book := crash.Book{Prepared: append(w.prepared(ctx), w.markers(ctx)...), Want: w.want,
+		Damage: w.verifyLog(ctx)}
 	var rows [2][]row
 	for i, s := range w.sides {
 		sum, err := s.sum(ctx)
@@ -73,6 +74,18 @@ func (w *world) prepared(ctx context.Context) []string {
 		for _, n := range names {
 			all = append(all, s.name+" "+n)
 		}
+	}
+	return all
+}
+
+// markers are those of commits at both databases.
+func (w *world) markers(ctx context.Context) []string {
+	w.t.Helper()
+	var all []string
+	for _, s := range w.sides {
+		ids, err := s.markers(ctx)
+		w.must(err)
+		all = append(all, ids...)
 	}
 	return all
 }

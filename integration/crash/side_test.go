@@ -28,6 +28,8 @@ type side struct {
 	local bool
 	// decoys are prepared names at this side that nobody may touch.
 	decoys []string
+	// marks: decisions may be left to it.
+	marks bool
 }
 
 // dsn is the address that processes get. It holds a password, and goes by the environment.
@@ -98,6 +100,14 @@ func (s *side) prepared(ctx context.Context) ([]string, error) {
 	return s.list(ctx, `SELECT gid FROM pg_prepared_xacts WHERE database = current_database()
 		AND starts_with(gid, $1) AND gid <> ALL (coalesce($2::text[], '{}'))`,
 		txn.NamePrefix, s.decoys)
+}
+
+// markers lists the transactions whose commit was decided here and is not ended in the log.
+func (s *side) markers(ctx context.Context) ([]string, error) {
+	if !s.marks {
+		return nil, nil
+	}
+	return s.list(ctx, "SELECT 'marker of ' || txid FROM gavel.marker WHERE decision IS NOT NULL")
 }
 
 // trail is what the database knows of its counter.

@@ -16,6 +16,7 @@ import (
 	"github.com/gavel-tx/gavel/client/remote"
 	"github.com/gavel-tx/gavel/integration/crash"
 	"github.com/gavel-tx/gavel/integration/proxy"
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -178,6 +179,11 @@ func (w *world) makeSides() {
 		w.sides[i] = s
 		w.must(s.server.CreateDatabase(ctx, s.database))
 		w.must(s.server.Exec(ctx, s.database, crash.SchemaSQL()))
+		if i == 0 {
+			s.marks = true
+			w.must(s.server.Exec(ctx, s.database,
+				strings.Join(pgbranch.MarkerSchema("postgres"), ";")))
+		}
 	}
 	w.want = 2 * crash.Accounts * crash.Balance
 }

@@ -91,7 +91,8 @@ func (b *bank) transfer(ctx context.Context, n int64, say func(crash.Line)) {
 			say(crash.Line{N: n, ID: id, At: b.now()})
 		}
 		return err
-	}, client.Name(fmt.Sprintf("transfer %d", n)), client.Ack(ackOf(n)), client.Plan(planOf(n)))
+	}, client.Name(fmt.Sprintf("transfer %d", n)), client.Ack(ackOf(n)), client.Plan(planOf(n)),
+		client.Delegate(delegateOf(n)))
 	heard := answer(n, err)
 	heard.At = b.now()
 	say(heard)
@@ -130,10 +131,27 @@ func planOf(n int64) txn.Plan {
 	return txn.PlanUnset
 }
 
+// delegateOf leaves the decision of two transfers in five to the first database. The first of a
+// round is none of them either.
+func delegateOf(n int64) string {
+	if n%5 == 0 || n%5 == 2 {
+		return crash.ResourceA
+	}
+	return ""
+}
+
 // move changes a random account. Everybody changes one at the first database first, so that
 // transfers wait for each other and never in a circle; the counter comes after the account for the
 // same reason.
 func (b *bank) move(ctx context.Context, db *pgxtx.DB, n, amount, count int64) error {
+	if n%4 == 2 {
+		// Half of those that count nothing.
+		err := db.QueueExactly(ctx, 1, crash.BalanceSQL, rand.IntN(crash.Accounts), amount)
+		if err != nil {
+			return err
+		}
+		return db.Queue(ctx, crash.LedgerSQL, n, amount)
+	}
 	_, err := db.Exec(ctx, crash.MoveSQL, rand.IntN(crash.Accounts), amount, n)
 	if err == nil && b.storm && n%2 == 1 {
 		_, err = db.Exec(ctx, crash.CountSQL, n, count)
