@@ -74,7 +74,8 @@ func Plan(p txn.Plan) Option { return func(s *settings) { s.plan = p } }
 // It saves one PREPARE and one COMMIT PREPARED, and the coordinator writes down beside phase two
 // what is decided already. The price: while this one database is away after a crash, of the
 // application or of the coordinator, all other branches wait for it, prepared; so choose the one
-// that is away least, and keep it the same for all transactions if you can.
+// that is away least, and keep it the same for all transactions if you can. It should fail over to
+// a synchronous standby: of a commit there that a failover loses, nobody would hear.
 //
 // It needs the marker schema at the database, which `gavel markers` makes, and a branch that can
 // commit with a marker, as that of a pgxtx.DB. The transaction is decided as without it if the

@@ -91,17 +91,25 @@ func (r *registrar) next(first bool) (txn.BeginRequest, bool) {
 	}
 	req := r.request
 	switch {
-	case known && r.mu.begun.Delegate != 0:
-		// Only who decides may enlist more.
-		req = txn.BeginRequest{ID: r.mu.begun.ID, Delegate: r.request.Delegate}
 	case known:
-		req = txn.BeginRequest{ID: r.mu.begun.ID}
+		// Only who decides may enlist more, where that was left to a branch.
+		req = txn.BeginRequest{ID: r.mu.begun.ID, Delegate: resourceOfDelegate(r.mu.begun)}
 	case !slices.Contains(r.mu.wanted, req.Delegate):
 		req.Delegate = ""
 	}
 	req.Resources = r.mu.wanted
 	r.mu.wanted = nil
 	return req, true
+}
+
+// resourceOfDelegate is the resource to which the decision was left, or empty.
+func resourceOfDelegate(begun txn.Begun) string {
+	for _, b := range begun.Branches {
+		if b.Branch == begun.Delegate {
+			return b.Resource
+		}
+	}
+	return ""
 }
 
 func (r *registrar) took(begun txn.Begun, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -197,5 +198,54 @@ func TestDelegateIsAway(t *testing.T) {
 		b.set(func(d *fakeDB) { d.down = false })
 		w.settled()
 		w.want2(map[string][2]int{"a": {0, 1}, "b": {0, 0}})
+	})
+}
+
+// TestDrainLeavesADelegateThatIsAway: the other branches of its transactions wait like it, and
+// nobody waits for them.
+func TestDrainLeavesADelegateThatIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, b, use := delegateWorld(t)
+		c := w.open(use)
+		begun, votes := w.left(c)
+		b.set(func(d *fakeDB) { d.down = true })
+		w.commit(c, begun.ID, append(votes, txn.BranchVote{Branch: 2}), txn.AckDecided)
+		if err := w.drained(c); err != nil {
+			t.Error(err)
+		}
+		w.wantTold("b: 1")
+	})
+}
+
+// TestADelegateThatCannotAnyMore: what the log has left to a resource that keeps no markers now is
+// held, with an alarm, and everything else goes on.
+func TestADelegateThatCannotAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, b, use := delegateWorld(t)
+		c := w.open(use)
+		begun, votes := w.left(c)
+		b.mark(begun.ID, votes)
+		w.disk = w.disk.KillClone()
+		c.Close()
+		c = w.open()
+		rest()
+		r, err := c.Outcome(t.Context(), begun.ID)
+		if r.State != txn.StateInDoubt || err != nil {
+			t.Errorf("%+v, %v", r, err)
+		}
+		id, votes := w.begun(c)
+		if r := w.commit(c, id, votes, txn.AckApplied); r.State != txn.StateCommitted {
+			t.Errorf("another transaction: %+v", r)
+		}
+		told := 0
+		for _, line := range w.journal.lines(t) {
+			because, _ := line["because"].(string)
+			if strings.Contains(because, "the resource keeps no markers") {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("told %d times", told)
+		}
 	})
 }

@@ -61,6 +61,7 @@ func (c *Coordinator) onlyStuck(ctx context.Context) (stuck string, only bool, e
 		log      txn.LogID
 	}
 	places, count := map[place]bool{}, map[string]int{}
+	var doubts []txn.ID
 	for t, err := range c.transactions(ctx, txn.ID{}) {
 		switch {
 		case err != nil:
@@ -70,6 +71,10 @@ func (c *Coordinator) onlyStuck(ctx context.Context) (stuck string, only bool, e
 			continue
 		case undecided(t):
 			return "", false, nil
+		case t.State == txn.StateInDoubt:
+			// Its other branches wait, like it, for those that are being asked.
+			doubts = append(doubts, t.ID)
+			continue
 		}
 		for _, name := range t.Pending() {
 			places[place{name, t.ID.Log()}] = true
@@ -77,6 +82,12 @@ func (c *Coordinator) onlyStuck(ctx context.Context) (stuck string, only bool, e
 		}
 	}
 	all, err := inside(ctx, c, func(k *core.Core) bool {
+		for _, id := range doubts {
+			for _, name := range k.Machine().Asked(id) {
+				places[place{name, id.Log()}] = true
+				count[name]++
+			}
+		}
 		for p := range places {
 			if !k.Stuck(p.resource, p.log) {
 				return false

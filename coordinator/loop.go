@@ -191,8 +191,9 @@ func (w *workers) ask(ctx context.Context, call *core.Call) (a core.Answer) {
 	case core.Inquire:
 		a.Findings, a.Err = w.r.Inquire(ctx, call.Fence, call.Branches)
 	case core.Decide:
-		a.Findings, a.Err = w.r.(participant.Delegate).Decide(ctx, call.Fence, call.Branches)
+		a.Findings, a.Err = w.decide(ctx, call)
 	case core.RemoveMarkers:
+		// Only a Delegate lists any.
 		a.Err = w.r.(participant.Delegate).RemoveMarkers(ctx, call.Fence, call.IDs)
 	case core.List:
 		a.Listing, a.Err = w.r.List(ctx, call.Fence)
@@ -200,6 +201,27 @@ func (w *workers) ask(ctx context.Context, call *core.Call) (a core.Answer) {
 		a.Description, a.Err = w.describe(ctx)
 	}
 	return a
+}
+
+// decide asks for markers. The log may hold questions from a time at which the resource kept some.
+// That it does not is its answer, and no reason to take it for one that is away.
+func (w *workers) decide(
+	ctx context.Context, call *core.Call,
+) ([]participant.Finding, error) {
+	err := participant.ErrNoMarkers
+	if d, ok := w.r.(participant.Delegate); ok {
+		var found []participant.Finding
+		found, err = d.Decide(ctx, call.Fence, call.Branches)
+		if !errors.Is(err, participant.ErrNoMarkers) {
+			return found, err
+		}
+	}
+	found := make([]participant.Finding, len(call.Branches))
+	for i := range found {
+		found[i] = participant.Finding{Standing: txn.StandingHeld,
+			Reason: err.Error()}
+	}
+	return found, nil
 }
 
 // describe asks who the resource is. It counts as able to do only what it can be asked to.

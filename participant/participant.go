@@ -54,6 +54,10 @@ var ErrNotResolver = errors.New(
 	"participant: another process finishes the branches of this log here",
 )
 
+// ErrNoMarkers is returned by Decide and RemoveMarkers where the resource cannot keep markers, or
+// cannot any more. It answers for everything else; somebody has to see to it. Nothing was done.
+var ErrNoMarkers = errors.New("participant: the resource keeps no markers")
+
 // Branch names one branch in a call, with the evidence of its vote where there is one.
 type Branch struct {
 	Name txn.Name

@@ -181,7 +181,8 @@ func (q *queue) failed(batch []*item, now protocol.Instant) {
 			continue
 		}
 		it.attempts++
-		it.at = q.notBefore
+		// What always fails waits longer and longer, though the resource answers others.
+		it.at = max(q.notBefore, now+q.backoff(it.attempts))
 		heap.Push(&q.delayed, it)
 	}
 }

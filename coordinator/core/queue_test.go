@@ -100,6 +100,25 @@ func TestOneOutageIsOneFailure(t *testing.T) {
 	}
 }
 
+// TestWhatAlwaysFails waits longer and longer, though the resource answers for others.
+func TestWhatAlwaysFails(t *testing.T) {
+	q, now := testQueue(100), protocol.Instant(1000e9)
+	q.add(message(protocol.ActDecide, 1))
+	var waited protocol.Instant
+	for range 12 {
+		batch, _ := q.next(now, 1)
+		if len(batch) != 1 {
+			t.Fatal("it is not asked for again")
+		}
+		q.failed(batch, now)
+		q.succeeded() // by the answer to somebody else
+		waited, now = q.delayed[0].at-now, q.delayed[0].at
+	}
+	if waited < maxBackoff/2 {
+		t.Errorf("after twelve failures it waits %v", waited)
+	}
+}
+
 // TestQueueLimit: decisions are always taken; what may be lost is turned away when the queue is
 // full.
 func TestQueueLimit(t *testing.T) {

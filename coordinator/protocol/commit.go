@@ -24,12 +24,12 @@ func (m *Machine) commit(e Commit) {
 		m.reply(Reply{Req: e.Req, Err: err})
 		return
 	}
-	if t.undecided() && m.expired(t) {
-		m.expire(t)
-	}
 	if t.plan == txn.PlanDelegate {
 		m.commitDelegate(t, e)
 		return
+	}
+	if t.undecided() && m.expired(t) {
+		m.expire(t)
 	}
 	if r.Intent {
 		m.announced(t, e)

@@ -91,10 +91,10 @@ func (m *Machine) delegateDurable(t *transaction) {
 	if t.recording--; t.recording > 0 {
 		return
 	}
-	t.written = true
 	waiting := t.beginWaiters
 	t.beginWaiters = nil
 	for _, req := range waiting {
+		delete(m.beginning, req)
 		m.replyBegun(t, req)
 	}
 }
@@ -117,14 +117,18 @@ func (m *Machine) replyBegun(t *transaction, req ReqID) {
 }
 
 // refuseStranger keeps everybody but the client that decides from adding branches: its marker would
-// not speak for them.
+// not speak for them. Each makes another record, for which a disk that is nearly full has no room.
 func (m *Machine) refuseStranger(t *transaction, r txn.BeginRequest) error {
 	if t.plan != txn.PlanDelegate {
 		return nil
 	}
 	name := m.resources[t.branch(t.delegateNo).rm-1].Name
 	for _, res := range r.Resources {
-		if !t.has(m.byName[res].RM) && r.Delegate != name {
+		switch isNew := !t.has(m.byName[res].RM); {
+		case isNew && !m.room:
+			return txn.Refusef(txn.ReasonLogFull, "resources",
+				"the disk of the log is full; what is left is kept for decisions under way")
+		case isNew && r.Delegate != name:
 			return txn.Refusef(txn.ReasonClosed, "resources", "the decision of %s is left to %q, "+
 				"and only the client that decides may enlist %q", t.id, name, res)
 		}
@@ -139,21 +143,20 @@ func (m *Machine) waitBegun(t *transaction, req ReqID) {
 		return
 	}
 	t.beginWaiters = append(t.beginWaiters, req)
+	m.beginning[req] = t
 }
 
 // leaveBegun forgets who waits for a Begin. If it was the first one, nobody will ever know the
 // transaction.
 func (m *Machine) leaveBegun(e Begin) {
-	for _, t := range m.live {
-		i := slices.Index(t.beginWaiters, e.Req)
-		if i < 0 {
-			continue
-		}
-		t.beginWaiters = slices.Delete(t.beginWaiters, i, i+1)
-		if e.Request.ID.IsZero() && t.undecided() {
-			m.abort(t, abortReason{cause: txn.CauseClient, reason: "its client went away"})
-		}
+	t := m.beginning[e.Req]
+	if t == nil {
 		return
+	}
+	delete(m.beginning, e.Req)
+	t.beginWaiters = slices.DeleteFunc(t.beginWaiters, func(r ReqID) bool { return r == e.Req })
+	if e.Request.ID.IsZero() && t.undecided() {
+		m.abort(t, abortReason{cause: txn.CauseClient, reason: "its client went away"})
 	}
 }
 
@@ -181,50 +184,56 @@ func refuseDelegateVotes(t *transaction, votes []txn.BranchVote) error {
 	return nil
 }
 
-// takeDelegateVotes takes the votes of a transaction whose decision was left to a branch. Without
-// the delegate's word it has to be asked.
+// takeDelegateVotes takes the votes of a transaction whose decision was left to a branch. That the
+// delegate has committed counts with the votes of all others, which its marker holds; that it never
+// will, by itself. Otherwise its resource is asked: what the marker says is true in any case.
 func (m *Machine) takeDelegateVotes(t *transaction, votes []txn.BranchVote) {
 	m.close(t)
 	d := t.branch(t.delegateNo)
 	r := m.resources[d.rm-1]
 	why := abortReason{txn.CauseVoteUnknown, "its delegate's client did not say how it ended",
 		r.Name, ""}
-	said := txn.VoteUnknown
+	committed := false
 	for _, v := range votes {
-		res := m.resources[t.branch(v.Branch).rm-1]
 		switch {
-		case v.Branch == d.no && v.Vote == txn.VoteCommitted:
+		case v.Vote == txn.VoteCommitted:
 			// Elsewhere it would be no proof.
-			if v.Evidence.Identity == r.Identity && v.Evidence.Timeline >= r.seen.Timeline {
-				said = txn.VoteCommitted
-			}
+			committed = v.Evidence.Identity == r.Identity &&
+				v.Evidence.Timeline >= r.seen.Timeline && t.speaksForAll(votes)
 		case v.Vote != txn.VoteNo:
-		case v.Branch == d.no:
-			said = txn.VoteNo
-			if why.cause != txn.CauseVotedNo {
-				why = abortReason{txn.CauseVotedNo, clip(v.Reason), res.Name, v.SQLState}
-			}
-		default:
-			why = abortReason{txn.CauseVotedNo, clip(v.Reason), res.Name, v.SQLState}
+		case v.Branch != d.no || why.cause != txn.CauseVotedNo:
+			why = abortReason{txn.CauseVotedNo, clip(v.Reason),
+				m.resources[t.branch(v.Branch).rm-1].Name, v.SQLState}
+		}
+		if v.Vote == txn.VoteNo && v.Branch == d.no {
+			d.state = txn.BranchRolledBack
 		}
 	}
 	t.noteVotes(votes)
-	switch said {
-	case txn.VoteCommitted:
+	if committed {
 		m.delegated(t)
-	case txn.VoteNo:
-		d.state = txn.BranchRolledBack
-		m.abort(t, why)
-	default:
-		m.abort(t, why)
+		return
 	}
+	m.abort(t, why)
 }
 
-// noteVotes takes what the branches beside the delegate's have voted.
+// speaksForAll says whether votes leave no branch open but the delegate's.
+func (t *transaction) speaksForAll(votes []txn.BranchVote) bool {
+	n := 0
+	for _, v := range votes {
+		if v.Vote == txn.VoteReadOnly || v.Vote == txn.VoteYes && !v.Evidence.IsZero() {
+			n++
+		}
+	}
+	return n == len(t.branches)-1
+}
+
+// noteVotes takes what the branches beside the delegate's have voted. Where votes contradict
+// earlier ones they are those of the marker, and true.
 func (t *transaction) noteVotes(votes []txn.BranchVote) {
 	for _, v := range votes {
 		b := t.branch(v.Branch)
-		if b == nil || b.no == t.delegateNo || b.state != txn.BranchEnlisted {
+		if b == nil || b.no == t.delegateNo {
 			continue
 		}
 		switch {
@@ -232,14 +241,17 @@ func (t *transaction) noteVotes(votes []txn.BranchVote) {
 			b.state = txn.BranchReadOnly
 		case v.Vote == txn.VoteNo && v.Evidence.IsZero():
 			b.state = txn.BranchRolledBack
-		case !v.Evidence.IsZero():
-			b.state, b.evidence = txn.BranchPrepared, v.Evidence
+		case v.Vote == txn.VoteYes || !v.Evidence.IsZero():
+			b.state = txn.BranchPrepared
+			if !v.Evidence.IsZero() {
+				b.evidence = v.Evidence
+			}
 		}
 	}
 }
 
 // delegated is the commit point as this process sees it: the delegate has committed. A branch for
-// which the marker does not speak was enlisted in vain: its client never heard of it.
+// which its marker does not speak was enlisted in vain: nobody was told of it.
 func (m *Machine) delegated(t *transaction) {
 	t.state = txn.StateCommitting
 	c := CommitRecord{ID: t.id, Plan: t.plan, Label: t.label, Key: t.key}
@@ -305,41 +317,32 @@ func (m *Machine) resumeDelegate(t *transaction, first CommitBranch) {
 	if !t.key.IsZero() {
 		m.keyed[t.key.Hash] = t
 	}
-	switch {
-	case t.heuristic() != txn.OutcomeUnknown:
+	if t.heuristic() != txn.OutcomeUnknown {
 		t.state = txn.StateInDoubt
 		m.leaveToPerson(t)
-	case t.id.Log() != m.state.Log:
-		// The log that it comes from may have ended it, and removed the marker.
-		t.state = txn.StateInDoubt
-		m.resources[first.RM-1].pending++
-		m.contradiction(t, t.branch(first.Branch), txn.BranchHeuristicHazard,
-			"its log was adopted, and may have recorded a decision after it was copied")
-	default:
-		m.askMarker(t)
+		return
 	}
+	m.askMarker(t)
 }
 
-// decideFinished takes what the delegate's resource says. It is the decision, unless it has lost
-// the one that was there.
+// decideFinished takes what the delegate's resource says. It is the decision, unless the one that
+// was there may be gone.
 func (m *Machine) decideFinished(t *transaction, b *branch, e Finished) {
-	if b.no != t.delegateNo || b.state != txn.BranchEnlisted || b.forced {
+	if b.state != txn.BranchEnlisted || b.forced {
 		return
 	}
 	repeated := b.lastErr == clip(e.Reason)
 	b.attempts++
 	b.lastErr = clip(e.Reason)
-	lost := t.resumed && !mutant.On(mutant.MarkerLossUnnoticed) &&
-		(e.Evidence.Identity != b.evidence.Identity || e.Evidence.Timeline != b.evidence.Timeline)
-	switch {
+	switch gone := m.markerGone(t, b, e.Evidence); {
 	case e.Standing == txn.StandingCommitted:
 		m.resources[b.rm-1].pending--
 		t.abort = abortReason{}
 		t.noteVotes(e.Votes)
 		m.delegated(t)
-	case e.Standing == txn.StandingRolledBack && lost:
-		m.contradiction(t, b, txn.BranchHeuristicHazard, strings.TrimSuffix(
-			"its marker may have been lost by a failover; "+b.lastErr, "; "))
+	case e.Standing == txn.StandingRolledBack && gone != "":
+		m.contradiction(t, b, txn.BranchHeuristicHazard,
+			strings.TrimSuffix(gone+"; "+b.lastErr, "; "))
 	case e.Standing == txn.StandingRolledBack:
 		m.resources[b.rm-1].pending--
 		b.state = txn.BranchRolledBack
@@ -354,30 +357,69 @@ func (m *Machine) decideFinished(t *transaction, b *branch, e Finished) {
 	}
 }
 
+// markerGone says why a marker that said "committed" may have been there before, or nothing.
+func (m *Machine) markerGone(t *transaction, b *branch, shown txn.Evidence) string {
+	moved := shown.Identity != b.evidence.Identity || shown.Timeline != b.evidence.Timeline
+	switch {
+	case t.id.Log() != m.state.Log:
+		return "its log was adopted, and may have ended it, and removed its marker, after it was " +
+			"copied"
+	case t.resumed && moved && !mutant.On(mutant.MarkerLossUnnoticed):
+		return "its marker may have been lost by a failover"
+	}
+	return ""
+}
+
+// Asked are the resources whose word a transaction that is in doubt waits for.
+func (m *Machine) Asked(id txn.ID) (names []string) {
+	t := m.live[id]
+	if t == nil || t.state != txn.StateInDoubt {
+		return nil
+	}
+	for i := range t.branches {
+		b := &t.branches[i]
+		asked := b.state == txn.BranchEnlisted && b.found == 0
+		if asked && (t.plan != txn.PlanDelegate || b.no == t.delegateNo) {
+			names = append(names, m.resources[b.rm-1].Name)
+		}
+	}
+	return names
+}
+
 // marked looks at the markers of a listing: those that nobody needs any more are removed. One that
 // the log denies is for a person.
 func (m *Machine) marked(r *resource, ids []txn.ID, suspects map[txn.Name]suspect) {
 	var over []txn.ID
 	for _, id := range ids {
 		early := mutant.On(mutant.MarkerRemovedEarly)
+		_, denied := r.suspects[txn.Name{Log: id.Log(), Seq: id.Seq()}]
 		switch {
 		case id.Log() != m.state.Log || !early && (m.live[id] != nil || m.state.open[id] != nil):
 		case id.Seq() >= m.reach() || m.state.Lost(id.Seq()):
-			// This log was set back. What it has forgotten may have been decided by this marker.
-		case m.state.Committed(id), id.Seq() < m.state.Low, early:
+			// What the log has forgotten may have been decided by this marker.
+			m.denied(r, id, 'I', suspects)
+		case m.state.Committed(id), id.Seq() < m.state.Low && !denied, early:
 			over = append(over, id)
 		default:
-			n := txn.Name{Log: id.Log(), Seq: id.Seq()}
-			if _, known := r.suspects[n]; !known {
-				m.note(Note{Kind: NoteAlarm, ID: id, Name: n, RM: r.RM, Label: 'R',
-					Reason: "a marker says that it committed, and the log says that it did not"})
-			}
-			suspects[n] = suspect{'R', m.now}
+			m.denied(r, id, 'R', suspects)
 		}
 	}
 	if len(over) > 0 {
 		m.ready.Removals = append(m.ready.Removals, Removal{RM: r.RM, IDs: over})
 	}
+}
+
+// denied tells people, once, of a marker that contradicts the log.
+func (m *Machine) denied(r *resource, id txn.ID, label Label, suspects map[txn.Name]suspect) {
+	n := txn.Name{Log: id.Log(), Seq: id.Seq()}
+	if _, known := r.suspects[n]; !known {
+		reason := "a marker says that it committed, and the log says that it did not"
+		if label == 'I' {
+			reason = "a marker says that it committed: " + label.Because()
+		}
+		m.note(Note{Kind: NoteAlarm, ID: id, Name: n, RM: r.RM, Label: label, Reason: reason})
+	}
+	suspects[n] = suspect{label, m.now}
 }
 
 // commitDelegate is Commit where the decision was left to a branch.
@@ -389,6 +431,7 @@ func (m *Machine) commitDelegate(t *transaction, e Commit) {
 	}
 	m.wait(t, waiter{req: e.Req, ack: r.Ack, wait: waitBound(r)})
 	if t.undecided() {
+		// Whatever the time is: it has been decided already, or is to be asked for.
 		m.takeDelegateVotes(t, r.Votes)
 	}
 	m.answer(t)

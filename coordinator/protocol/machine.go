@@ -34,6 +34,8 @@ type Machine struct {
 	parked                 []Begin
 	// holes are on their way to the disk. Nothing behind the first of them is handed out before.
 	holes []HoleRecord
+	// beginning are those whose Begin or Enlist waits for a DELEGATE record.
+	beginning map[ReqID]*transaction
 	// left are those of the parked whose callers have gone away.
 	left map[ReqID]bool
 
@@ -101,7 +103,8 @@ func New(state *State, cfg Config, now Instant) *Machine {
 	m := &Machine{
 		cfg: cfg.WithDefaults(), state: state, now: now, room: true,
 		first: state.High, next: state.High,
-		live: map[txn.ID]*transaction{}, keyed: map[[16]byte]*transaction{},
+		beginning: map[ReqID]*transaction{},
+		live:      map[txn.ID]*transaction{}, keyed: map[[16]byte]*transaction{},
 		byName: map[string]*resource{}, started: now, marks: slices.Clone(state.marks),
 	}
 	if n := len(m.marks); n > 0 {

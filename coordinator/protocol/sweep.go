@@ -40,7 +40,7 @@ func (m *Machine) swept(e Swept) {
 	m.recordPosition(r)
 	suspects := map[txn.Name]suspect{}
 	clean := m.next
-	m.regressed(e.Names)
+	m.regressed(e.Names, e.Markers)
 	for _, n := range e.Names {
 		if n.Name.Log == m.state.Log {
 			clean = min(clean, n.Name.Seq)
@@ -107,11 +107,16 @@ func (m *Machine) sweepOne(r *resource, n SweptName, suspects map[txn.Name]suspe
 // sequences are given up for it: it is forged, or of a log that was set back by months.
 const holeReach = 1 << 44
 
-// regressed notes, durably, that this log has handed out names of a listing and has forgotten it:
-// somebody set it back. No record means nothing up to the last of them, now and after every
-// restart, and none of these sequences is handed out again.
-func (m *Machine) regressed(names []SweptName) {
+// regressed notes, durably, that this log has handed out names of a listing, or decided what a
+// marker says, and has forgotten it: somebody set it back. No record means nothing up to the last
+// of them, now and after every restart, and none of these sequences is handed out again.
+func (m *Machine) regressed(names []SweptName, markers []txn.ID) {
 	last := txn.Seq(0)
+	for _, id := range markers {
+		if id.Log() == m.state.Log && id.Seq() >= m.next && id.Seq()-m.next < holeReach {
+			last = max(last, id.Seq())
+		}
+	}
 	for _, n := range names {
 		seq := n.Name.Seq
 		if n.Ours && n.Name.Log == m.state.Log && n.Name.Decider == 0 && seq >= m.next &&

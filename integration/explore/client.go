@@ -196,8 +196,14 @@ func (w *world) commit(i int) {
 	c := &w.clients[i]
 	c.commits = min(c.commits+1, 2)
 	req := w.newReq()
-	w.ask(i, req, protocol.Commit{Req: req, Request: txn.CommitRequest{ID: w.entryOf(i).id,
-		Votes: slices.Clone(c.votes), Ack: w.sc.Transactions[i].Ack}})
+	votes, e := slices.Clone(c.votes), w.entryOf(i)
+	if w.sc.Transactions[i].Terse {
+		votes = slices.DeleteFunc(votes, func(v txn.BranchVote) bool {
+			return v.Branch != e.delegate
+		})
+	}
+	w.ask(i, req, protocol.Commit{Req: req, Request: txn.CommitRequest{ID: e.id, Votes: votes,
+		Ack: w.sc.Transactions[i].Ack}})
 }
 
 // announce says that the branches are being prepared. When it is heard, if ever, depends on nothing

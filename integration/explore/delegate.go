@@ -26,6 +26,8 @@ func delegate() []Scenario {
 			Bounds:       Bounds{Losses: 1, Ticks: 1, Repeats: 1, Asks: 1}},
 		{Name: "delegate, a reader among them", Resources: append(ab, resources("c", proves)...),
 			Transactions: reading("c", delegated("a", "b", "c")), Bounds: Bounds{Crashes: 1}},
+		{Name: "delegate, a client of few words", Resources: ab,
+			Transactions: terse(delegated("a", "b")), Bounds: Bounds{Noes: 1, Losses: 1}},
 		{Name: "delegate, failover of the delegate", Resources: aQuiet,
 			Transactions: delegated("a", "b"),
 			Bounds:       Bounds{Failovers: 1, LostOps: 1, Crashes: 1}},
@@ -82,6 +84,14 @@ func delegated(names ...string) []Transaction {
 		all[i].Delegate = "b"
 	}
 	return all
+}
+
+// terse has clients say no more than how the delegate ended.
+func terse(ts []Transaction) []Transaction {
+	for i := range ts {
+		ts[i].Terse = true
+	}
+	return ts
 }
 
 // leave notes who decides, in the moment in which that is handed to the log: a client hears of the

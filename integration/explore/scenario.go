@@ -70,7 +70,9 @@ type Transaction struct {
 	// Delegate is the one of Resources to which the decision is to be left, or empty. Its branch
 	// must be among ByClient.
 	Delegate string
-	Ack      txn.AckLevel
+	// Terse says that it tells the coordinator of the delegate's vote alone.
+	Terse bool
+	Ack   txn.AckLevel
 	// Key is an idempotency key, or empty.
 	Key string
 }

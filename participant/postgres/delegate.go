@@ -20,14 +20,15 @@ var ErrMarkers = fmt.Errorf("postgres: more than %d markers in one call", partic
 //	(held)     not the database of the branch's evidence, or with a history behind it: Held
 //	(busy)     the marker is just being written by its client: Unknown
 //	(waiting)  found, but not vouched for by the synchronous standby: Unknown
-//	(garbled)  found, and its decision cannot be read: Unknown
+//	(garbled)  found, and its decision cannot be read, perhaps of a newer version: Held
 //	(committed), (never)  found, by the marker: Committed or RolledBack
 //
 // A marker is vouched for by a synchronous write of ours behind the look at it, whoever wrote it:
 // it can be seen before it is durable where somebody has cancelled its wait for the standby.
 //
-// It needs the right to finish branches of the log, so that what a deposed process had begun does
-// not go on behind its successor's back.
+// Where there is no table for markers any more, or no right to it, the error is
+// participant.ErrNoMarkers. It needs the right to finish branches of the log, so that what a
+// deposed process had begun does not go on behind its successor's back.
 func (r *Resource) Decide(
 	ctx context.Context, f txn.Fence, b []participant.Branch,
 ) ([]participant.Finding, error) {
@@ -115,6 +116,9 @@ func (r *Resource) readDecisions(
 	b []participant.Branch, findings []participant.Finding,
 ) (pgbranch.Place, error) {
 	markers, err := pgbranch.EnsureMarkers(ctx, s.PgConn, ids)
+	if errors.Is(err, pgbranch.ErrNoMarkers) {
+		err = fmt.Errorf("%w: %w", participant.ErrNoMarkers, err)
+	}
 	if err != nil {
 		return before, fmt.Errorf("postgres: decide at %s: %w", r.config.Name, err)
 	}
@@ -149,7 +153,8 @@ func decided(m pgbranch.Marker, there bool, barrier error) participant.Finding {
 	}
 	votes, err := txn.ParseDecision(m.Decision)
 	if err != nil {
-		return participant.Finding{Reason: "its marker cannot be read: " + err.Error()} // (garbled)
+		return participant.Finding{Standing: txn.StandingHeld,
+			Reason: "its marker cannot be read: " + err.Error()} // (garbled)
 	}
 	return participant.Finding{Standing: txn.StandingCommitted, Votes: votes} // (committed)
 }
@@ -195,12 +200,33 @@ func (r *Resource) markers(ctx context.Context, s *session, log txn.LogID) ([]tx
 			return nil, nil
 		}
 	}
-	ids, err := pgbranch.ListMarkers(ctx, s.PgConn, log, participant.MaxMarkers)
+	ids, err := pgbranch.ListMarkers(ctx, s.PgConn, log, r.nextMarker(log),
+		participant.MaxMarkers)
 	if errors.Is(err, pgbranch.ErrNoMarkers) {
 		s.marked = false // they were taken away since
 		return nil, nil
 	}
+	r.listedMarkers(ids)
 	return ids, err
+}
+
+// nextMarker is where a listing begins: behind a full one before it.
+func (r *Resource) nextMarker(log txn.LogID) txn.Seq {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.behind.Log() != log || r.behind.Seq() >= txn.MaxSeq {
+		return 1
+	}
+	return r.behind.Seq() + 1
+}
+
+func (r *Resource) listedMarkers(ids []txn.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.behind = txn.ID{}
+	if len(ids) == participant.MaxMarkers {
+		r.behind = ids[len(ids)-1]
+	}
 }
 
 // checkMarkers says whether decisions can be left to this database. That none can is no fault, as

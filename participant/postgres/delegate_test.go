@@ -244,12 +244,18 @@ func TestDecideOfManyLeavesOutWhatIsBeingWritten(t *testing.T) {
 		t.Errorf("decided %v, want %v", got, want)
 	}
 	app.run("COMMIT")
-	// What they have committed is no decision, so that it stays unknown.
+	// What they have committed is no decision that anybody here could read.
+	for i := range want {
+		if want[i] == txn.StandingUnknown {
+			want[i] = txn.StandingHeld
+		}
+	}
 	if got := ask(); !slices.Equal(got, want) {
 		t.Errorf("behind the commit: decided %v, want %v", got, want)
 	}
 	got, err := r.Decide(t.Context(), f, batch[3:4])
-	if err != nil || !strings.Contains(got[0].Reason, "cannot be read") {
+	if err != nil || got[0].Standing != txn.StandingHeld ||
+		!strings.Contains(got[0].Reason, "cannot be read") {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -293,12 +299,13 @@ func (u *unmarked) takes(want bool) {
 		u.t.Errorf("takes decisions: %v, told %v, want %v (%v)", d.Delegate, told, want, err)
 	}
 	open := newName()
-	_, decide := u.Decide(u.t.Context(), u.fence, []participant.Branch{{Name: open}})
-	remove := u.RemoveMarkers(u.t.Context(), u.fence, []txn.ID{open.ID()})
-	for _, err := range []error{decide, remove} {
-		if (err == nil) != want || !want && !errors.Is(err, pgbranch.ErrNoMarkers) {
-			u.t.Errorf("%v, usable %v", err, want)
-		}
+	_, err = u.Decide(u.t.Context(), u.fence, []participant.Branch{{Name: open}})
+	if (err == nil) != want || !want && !errors.Is(err, participant.ErrNoMarkers) {
+		u.t.Errorf("%v, usable %v", err, want)
+	}
+	err = u.RemoveMarkers(u.t.Context(), u.fence, []txn.ID{open.ID()})
+	if (err == nil) != want || !want && !errors.Is(err, pgbranch.ErrNoMarkers) {
+		u.t.Errorf("%v, usable %v", err, want)
 	}
 }
 
@@ -352,4 +359,28 @@ func TestADatabaseMayGetAndLoseItsMarkers(t *testing.T) {
 	u.admin("DROP SCHEMA gavel CASCADE")
 	u.lists()
 	u.takes(false)
+}
+
+// TestMarkersThatStayHideNoOthers: a listing goes on behind a full one, and begins again at its
+// end.
+func TestMarkersThatStayHideNoOthers(t *testing.T) {
+	u := openUnmarked(t)
+	u.admin(markerSchema())
+	const more = 5
+	u.admin(fmt.Sprintf(`INSERT INTO gavel.marker SELECT (substr('%s', 1, 28) ||
+		lpad(to_hex(n), 8, '0'))::uuid, '\x01' FROM generate_series(1, %d) n`,
+		txn.NewID(u.fence.Log, 1), participant.MaxMarkers+more))
+	for round, want := range []int{participant.MaxMarkers, more, participant.MaxMarkers} {
+		l, err := u.List(t.Context(), u.fence)
+		if err != nil || len(l.Markers) != want {
+			t.Fatalf("listing %d: %d markers, want %d: %v", round, len(l.Markers), want, err)
+		}
+		first := txn.Seq(1)
+		if want == more {
+			first += participant.MaxMarkers
+		}
+		if l.Markers[0].Seq() != first {
+			t.Errorf("listing %d begins with %d, want %d", round, l.Markers[0].Seq(), first)
+		}
+	}
 }

@@ -28,6 +28,9 @@ type Resource struct {
 
 	mu     sync.Mutex
 	fences map[txn.LogID]txn.Fence
+	// behind is the last marker of the listing before, if that was full: markers that nobody
+	// removes must not hide those behind them for ever.
+	behind txn.ID
 }
 
 var (

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/gavel-tx/gavel/participant"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
@@ -188,6 +190,9 @@ func (c *Client) Decide(
 	a, err := c.service.Decide(ctx, &gavelv1.DecideRequest{
 		Fence: wire.EncodeFence(f), Resource: c.resource, Branches: wire.EncodeBranches(b),
 	})
+	if status.Code(err) == codes.Unimplemented {
+		return nil, fmt.Errorf("%w: %w", participant.ErrNoMarkers, err)
+	}
 	return findings("decide", a.GetFindings(), len(b), err)
 }
 
@@ -205,6 +210,9 @@ func (c *Client) RemoveMarkers(ctx context.Context, f txn.Fence, ids []txn.ID) e
 		_, err := c.service.RemoveMarkers(ctx, &gavelv1.RemoveMarkersRequest{
 			Fence: wire.EncodeFence(f), Resource: c.resource, Markers: wire.EncodeMarkers(some),
 		})
+		if status.Code(err) == codes.Unimplemented {
+			return fmt.Errorf("%w: %w", participant.ErrNoMarkers, err)
+		}
 		if err != nil {
 			return failed("remove markers", err)
 		}

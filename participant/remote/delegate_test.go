@@ -203,6 +203,18 @@ func TestBrokenListingsOfMarkers(t *testing.T) {
 	}
 }
 
+// keepsNone says that somebody has to see to a decision, though the resource answers.
+func keepsNone(t *testing.T, c *Client) {
+	t.Helper()
+	_, decide := c.Decide(t.Context(), at(1, 1), []participant.Branch{branch(1)})
+	remove := c.RemoveMarkers(t.Context(), at(1, 1), ids(1))
+	for _, err := range []error{decide, remove} {
+		if !errors.Is(err, participant.ErrNoMarkers) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 // TestDelegateRefused: a resource that keeps no markers is asked for none, whatever it says of
 // itself.
 func TestDelegateRefused(t *testing.T) {
@@ -211,28 +223,17 @@ func TestDelegateRefused(t *testing.T) {
 	if d, err := c.Describe(t.Context()); err != nil || d.Delegate {
 		t.Errorf("%+v, %v", d, err)
 	}
-	_, decide := c.Decide(t.Context(), at(1, 1), []participant.Branch{branch(1)})
-	remove := c.RemoveMarkers(t.Context(), at(1, 1), ids(1))
-	for _, err := range []error{decide, remove} {
-		if txn.ReasonOf(err) != txn.ReasonInvalid || errors.Is(err, txn.ErrUnknown) {
-			t.Errorf("%v", err)
-		}
-	}
+	keepsNone(t, c)
 	if !slices.Equal(f.calls, []string{"describe"}) {
 		t.Errorf("calls %v", f.calls)
 	}
 }
 
-// TestDelegateOfOlderParticipants: one that does not know the methods leaves everything open.
+// TestDelegateOfOlderParticipants: one that does not know the methods leaves everything open, and
+// the resource is not taken for one that does not answer.
 func TestDelegateOfOlderParticipants(t *testing.T) {
 	c := serve(t, &broken{})
-	_, decide := c.Decide(t.Context(), at(1, 1), []participant.Branch{branch(1)})
-	remove := c.RemoveMarkers(t.Context(), at(1, 1), ids(1))
-	for _, err := range []error{decide, remove} {
-		if !errors.Is(err, txn.ErrUnknown) || status.Code(err) != codes.Unimplemented {
-			t.Errorf("%v", err)
-		}
-	}
+	keepsNone(t, c)
 }
 
 // TestDelegateFencing: the server remembers the fence of a decision, and refuses the deposed

@@ -327,8 +327,7 @@ func (s *Server) RemoveMarkers(
 func (s *Server) delegate() (participant.Delegate, error) {
 	d, ok := s.resource.(participant.Delegate)
 	if !ok {
-		return nil, txn.Refusef(txn.ReasonInvalid, "",
-			"the resource keeps no markers, and no decision can be left to it")
+		return nil, participant.ErrNoMarkers
 	}
 	return d, nil
 }

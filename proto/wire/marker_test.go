@@ -45,7 +45,7 @@ func TestMarkerVotesAreChecked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got[0].Standing != txn.StandingUnknown || got[0].Votes != nil ||
+		if got[0].Standing != txn.StandingHeld || got[0].Votes != nil ||
 			!got[0].Evidence.IsZero() || !strings.Contains(got[0].Reason, want) {
 			t.Errorf("%s: %+v", want, got[0])
 		}

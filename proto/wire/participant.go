@@ -156,7 +156,7 @@ func decodeFinding(f *gavelv1.Finding) participant.Finding {
 	votes, err := decodeMarkerVotes(f.GetVotes())
 	if err != nil {
 		// To commit over votes that are only half understood could leave a branch behind.
-		return participant.Finding{Reason: err.Error()}
+		return participant.Finding{Standing: txn.StandingHeld, Reason: err.Error()}
 	}
 	out.Votes = votes
 	return out

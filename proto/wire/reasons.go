@@ -17,6 +17,8 @@ const (
 	ReasonHeuristic = "HEURISTIC_OUTCOME"
 	// ReasonNotResolver stands for participant.ErrNotResolver.
 	ReasonNotResolver = "NOT_RESOLVER"
+	// ReasonNoMarkers stands for participant.ErrNoMarkers.
+	ReasonNoMarkers = "NO_MARKERS"
 	// ReasonBranchLost: the participant has lost earlier work of an unprepared branch.
 	ReasonBranchLost = "BRANCH_LOST"
 	// ReasonBelowMinimum: an addition would have led below the minimum that came with it.
@@ -147,6 +149,9 @@ func explainParticipant(reason string) (Explanation, bool) {
 		e.Code = codes.Unavailable
 		e.What = "another process finishes the branches of this log here"
 		e.Do = repeat
+	case ReasonNoMarkers:
+		e.Code, e.What = codes.FailedPrecondition, "the resource keeps no markers"
+		e.Do = "Set it up for them (gavel markers), or leave decisions to another resource."
 	case ReasonBranchLost:
 		e.Code, e.What = codes.FailedPrecondition, "the participant no longer has the branch's work"
 		e.Data = failedBranch

@@ -150,6 +150,8 @@ func sentinelReason(err error) string {
 		return string(txn.ReasonRegression)
 	case errors.Is(err, participant.ErrNotResolver):
 		return ReasonNotResolver
+	case errors.Is(err, participant.ErrNoMarkers):
+		return ReasonNoMarkers
 	default:
 		return ""
 	}
@@ -299,6 +301,8 @@ func ParticipantError(err error) error {
 		return fmt.Errorf("wire: %s: %w", text, participant.ErrRegression)
 	case ReasonNotResolver:
 		return fmt.Errorf("wire: %s: %w", text, participant.ErrNotResolver)
+	case ReasonNoMarkers:
+		return fmt.Errorf("wire: %s: %w", text, participant.ErrNoMarkers)
 	case ReasonBranchLost, ReasonBelowMinimum, ReasonNotNumber:
 		return &named{reason: info.GetReason(), text: text}
 	}

@@ -92,13 +92,14 @@ func specimens(t *testing.T) map[string]error {
 		"-3s is negative, and the least is 0s")
 	out["refusal with effect"] = &txn.Refusal{Reason: txn.ReasonAlreadyDecided,
 		Message: "the transaction is committed", Effect: "it stays committed everywhere"}
-	for _, r := range []string{ReasonNotResolver, ReasonBranchLost, ReasonBelowMinimum,
-		ReasonNotNumber} {
+	for _, r := range []string{ReasonNotResolver, ReasonNoMarkers, ReasonBranchLost,
+		ReasonBelowMinimum, ReasonNotNumber} {
 		out["named "+r] = Refuse(r, "what happened at key %q", "alice")
 	}
 	out["fenced"] = participant.ErrFenced
 	out["regression"] = participant.ErrRegression
 	out["not resolver"] = fmt.Errorf("bank_a: %w", participant.ErrNotResolver)
+	out["no markers"] = fmt.Errorf("bank_a: %w", participant.ErrNoMarkers)
 	out["any error"] = errors.New("dial tcp: connection refused")
 	out["unknown"] = fmt.Errorf("commit: %w", txn.ErrUnknown)
 	out["deadline"] = context.DeadlineExceeded

@@ -137,15 +137,15 @@ func markerError(e *pgconn.PgError) error {
 	return fmt.Errorf("pgbranch: markers: %w", e)
 }
 
-// ListMarkers lists the transactions of a log that have a marker of their commit, in the order of
-// their ids, at most limit of them. The ids of one log lie side by side. The error is that of
-// [EnsureMarkers].
+// ListMarkers lists the transactions of a log, from a sequence on, that have a marker of their
+// commit, in the order of their ids, at most limit of them. The ids of one log lie side by side.
+// The error is that of [EnsureMarkers].
 func ListMarkers(
-	ctx context.Context, conn *pgconn.PgConn, log txn.LogID, limit int,
+	ctx context.Context, conn *pgconn.PgConn, log txn.LogID, from txn.Seq, limit int,
 ) ([]txn.ID, error) {
 	replies, err := exchange(ctx, conn, fmt.Sprintf(`SELECT txid::text FROM gavel.marker
 		WHERE txid BETWEEN '%s' AND '%s' AND decision IS NOT NULL ORDER BY txid LIMIT %d`,
-		txn.NewID(log, 1), txn.NewID(log, txn.MaxSeq), limit))
+		txn.NewID(log, from), txn.NewID(log, txn.MaxSeq), limit))
 	if err != nil {
 		return nil, err
 	}

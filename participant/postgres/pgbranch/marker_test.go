@@ -124,17 +124,21 @@ func TestListMarkersKeepsToItsLog(t *testing.T) {
 	}
 	s.ensure(txn.NewID(log, 7)) // says never, and is not listed
 	for limit, want := range map[int][]txn.ID{10: mine, 4: mine, 3: mine[:3], 0: {}} {
-		got, err := pgbranch.ListMarkers(t.Context(), s.PgConn, log, limit)
+		got, err := pgbranch.ListMarkers(t.Context(), s.PgConn, log, 1, limit)
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("limit %d: %v, %v, want %v", limit, got, err, want)
 		}
+	}
+	behind, err := pgbranch.ListMarkers(t.Context(), s.PgConn, log, 3, 1)
+	if err != nil || !slices.Equal(behind, mine[2:3]) {
+		t.Errorf("from 3 on: %v, %v", behind, err)
 	}
 	if err := pgbranch.RemoveMarkers(t.Context(), s.PgConn,
 		append(all, txn.NewID(log, 7))); err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range []txn.LogID{log - 1, log, log + 1} {
-		if got, err := pgbranch.ListMarkers(t.Context(), s.PgConn, l, 10); len(got) != 0 ||
+		if got, err := pgbranch.ListMarkers(t.Context(), s.PgConn, l, 1, 10); len(got) != 0 ||
 			err != nil {
 			t.Errorf("log %s after the removal: %v, %v", l, got, err)
 		}
@@ -154,7 +158,7 @@ func TestMarkersThatAreNotThere(t *testing.T) {
 		"no right": open(t, srv, "other"),
 	} {
 		_, ensure := pgbranch.EnsureMarkers(t.Context(), s.PgConn, []txn.ID{newID()})
-		_, list := pgbranch.ListMarkers(t.Context(), s.PgConn, testLog, 1)
+		_, list := pgbranch.ListMarkers(t.Context(), s.PgConn, testLog, 1, 1)
 		remove := pgbranch.RemoveMarkers(t.Context(), s.PgConn, []txn.ID{newID()})
 		for call, err := range map[string]error{"ensure": ensure, "list": list, "remove": remove} {
 			if !errors.Is(err, pgbranch.ErrNoMarkers) || pgbranch.SQLState(err) == "" {

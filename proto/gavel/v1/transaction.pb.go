@@ -1018,9 +1018,11 @@ type CommitTransactionRequest struct {
 	// The transaction.
 	TransactionId string `protobuf:"bytes,1,opt,name=transaction_id,json=transactionId,proto3" json:"transaction_id,omitempty"`
 	// Votes of the branches that the client prepared, at most one each. Branches without a vote are
-	// prepared by the coordinator. A VOTE_NO makes this a rollback. With VOTE_COMMITTED of the
-	// delegate the transaction is decided already; without a word about it, the coordinator asks for
-	// its marker, and where there is none this is a rollback.
+	// prepared by the coordinator. A VOTE_NO makes this a rollback. Where the decision was left to a
+	// delegate, none is prepared here: with VOTE_COMMITTED of the delegate and the votes of all others,
+	// with their evidence, the transaction is committed; with VOTE_NO of the delegate, whose session
+	// its client has ended, it is rolled back; in all other cases the coordinator asks for the marker,
+	// and where there is none this is a rollback.
 	Votes []*BranchVote `protobuf:"bytes,2,rep,name=votes,proto3" json:"votes,omitempty"`
 	// When to answer.
 	AckLevel AckLevel `protobuf:"varint,3,opt,name=ack_level,json=ackLevel,proto3,enum=gavel.v1.AckLevel" json:"ack_level,omitempty"`
