@@ -45,7 +45,7 @@ func TestDelegateOfAnAdoptedLog(t *testing.T) {
 	for standing, want := range map[txn.Standing]string{
 		txn.StandingUnknown:   "",
 		txn.StandingForeign:   "note ALARM 5.2: its decision is held: FOREIGN: found\n",
-		txn.StandingCommitted: "force COMMIT 5 {1@1 xid 7}\nsend a COMMIT 5.1 xid 7\n",
+		txn.StandingCommitted: "lazy COMMIT 5 {1@1 xid 7}\nsend a COMMIT 5.1 xid 7\n",
 		txn.StandingRolledBack: "force HEURISTIC 5.2 HEURISTIC_HAZARD: its log was adopted, and " +
 			"may have ended it, and removed its marker, after it was copied; found\n",
 	} {

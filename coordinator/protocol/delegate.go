@@ -34,7 +34,8 @@ import (
 //	M4  A marker is removed only when END is durable.
 //
 // What was decided by a marker needs no record before it is told, nor before phase two, and no
-// proof of ownership: a deposed owner and its successor read the same marker.
+// proof of ownership: a deposed owner and its successor read the same marker. COMMIT rides along
+// with what else is written, for END's sake.
 //
 // A failover of the delegate to a server that lacks its last commits may have lost a marker. Within
 // the epoch that began the transaction that is a rollback, since nobody has acted upon the marker
@@ -270,7 +271,8 @@ func (m *Machine) delegated(t *transaction) {
 				CommitBranch{Branch: b.no, RM: b.rm, Evidence: b.evidence})
 		}
 	}
-	m.append(c, true)
+	// Nobody waits for it: until it is durable the marker says the same.
+	m.append(c, false)
 	m.phaseTwo(t)
 	for i := range t.waiters {
 		t.waiters[i].until = m.now + t.waiters[i].wait

@@ -165,7 +165,7 @@ func (m *Machine) answer(t *transaction) {
 	}
 	keep := t.waiters[:0]
 	for _, w := range t.waiters {
-		unapplied := t.state == txn.StateCommitting && w.ack == txn.AckApplied
+		unapplied := t.shown() == txn.StateCommitting && w.ack == txn.AckApplied
 		if (unapplied || t.asking()) && m.now < w.until || deciding && w.ack == txn.AckApplied {
 			keep = append(keep, w)
 			continue

@@ -175,10 +175,14 @@ func (t *transaction) heuristic() txn.Outcome {
 }
 
 // shown is the state for callers: a commit that is implied is over for them, though its record is
-// on its way.
+// on its way, and so is one that a marker has decided when all of its branches are.
 func (t *transaction) shown() txn.State {
-	if t.implied && t.state == txn.StateDeciding {
+	switch {
+	case t.implied && t.state == txn.StateDeciding:
 		return txn.StateCommitting
+	case t.plan == txn.PlanDelegate && t.state == txn.StateCommitting && t.settled() &&
+		t.heuristic() == txn.OutcomeUnknown:
+		return txn.StateCommitted
 	}
 	return t.state
 }

@@ -42,8 +42,7 @@ const (
 // Every call may be repeated, reordered and concurrent with any other; the effect must be that of
 // one. Commit, Rollback, Prepare, Inquire and Decide answer with one element per branch, in order.
 // A failed call means that nothing is known about any of its branches, except for the reasons
-// FENCED, LOG_REGRESSION, NOT_RESOLVER and NO_MARKERS, which promise that nothing was
-// done.
+// FENCED, LOG_REGRESSION, NOT_RESOLVER and NO_MARKERS, which promise that nothing was done.
 type ParticipantServiceClient interface {
 	// Hello announces a coordinator's epoch before its first call. The participant remembers the
 	// fence durably, refuses older ones from then on, and drops the unprepared work of older
@@ -215,8 +214,7 @@ func (c *participantServiceClient) RemoveMarkers(ctx context.Context, in *Remove
 // Every call may be repeated, reordered and concurrent with any other; the effect must be that of
 // one. Commit, Rollback, Prepare, Inquire and Decide answer with one element per branch, in order.
 // A failed call means that nothing is known about any of its branches, except for the reasons
-// FENCED, LOG_REGRESSION, NOT_RESOLVER and NO_MARKERS, which promise that nothing was
-// done.
+// FENCED, LOG_REGRESSION, NOT_RESOLVER and NO_MARKERS, which promise that nothing was done.
 type ParticipantServiceServer interface {
 	// Hello announces a coordinator's epoch before its first call. The participant remembers the
 	// fence durably, refuses older ones from then on, and drops the unprepared work of older
