@@ -68,6 +68,7 @@ func BenchmarkInFlight(b *testing.B) {
 	}
 	defer watcher.Close(context.Background())
 	b.StopTimer()
+	b.ResetTimer()
 	for range b.N {
 		leave(b, s, dir, dbs)
 		b.StartTimer()
