@@ -247,5 +247,9 @@ func TestADelegateThatCannotAnyMore(t *testing.T) {
 		if told != 1 {
 			t.Errorf("told %d times", told)
 		}
+		if err := w.drained(c); err != nil {
+			t.Error(err)
+		}
+		w.wantTold("b: 1")
 	})
 }

@@ -83,8 +83,14 @@ func (c *Coordinator) onlyStuck(ctx context.Context) (stuck string, only bool, e
 	}
 	all, err := inside(ctx, c, func(k *core.Core) bool {
 		for _, id := range doubts {
-			for _, name := range k.Machine().Asked(id) {
+			waiting, held := k.Machine().Asked(id)
+			if len(waiting)+len(held) == 0 {
+				return false // it has been decided since
+			}
+			for _, name := range waiting {
 				places[place{name, id.Log()}] = true
+			}
+			for _, name := range append(waiting, held...) {
 				count[name]++
 			}
 		}

@@ -336,6 +336,7 @@ func (m *Machine) decideFinished(t *transaction, b *branch, e Finished) {
 	repeated := b.lastErr == clip(e.Reason)
 	b.attempts++
 	b.lastErr = clip(e.Reason)
+	b.held = e.Standing == txn.StandingHeld || e.Standing == txn.StandingForeign
 	switch gone := m.markerGone(t, b, e.Evidence); {
 	case e.Standing == txn.StandingCommitted:
 		m.resources[b.rm-1].pending--
@@ -372,24 +373,31 @@ func (m *Machine) markerGone(t *transaction, b *branch, shown txn.Evidence) stri
 	return ""
 }
 
-// Asked are the resources whose word a transaction that is in doubt waits for.
-func (m *Machine) Asked(id txn.ID) (names []string) {
+// Asked are the resources whose word a transaction that is in doubt waits for. Those that are held
+// have answered, that nothing they say may be acted upon: somebody has to see to them.
+func (m *Machine) Asked(id txn.ID) (waiting, held []string) {
 	t := m.live[id]
 	if t == nil || t.state != txn.StateInDoubt {
-		return nil
+		return nil, nil
 	}
 	for i := range t.branches {
 		b := &t.branches[i]
-		asked := b.state == txn.BranchEnlisted && b.found == 0
-		if asked && (t.plan != txn.PlanDelegate || b.no == t.delegateNo) {
-			names = append(names, m.resources[b.rm-1].Name)
+		name := m.resources[b.rm-1].Name
+		switch {
+		case b.state != txn.BranchEnlisted, b.found != 0,
+			t.plan == txn.PlanDelegate && b.no != t.delegateNo:
+		case b.held:
+			held = append(held, name)
+		default:
+			waiting = append(waiting, name)
 		}
 	}
-	return names
+	return waiting, held
 }
 
 // marked looks at the markers of a listing: those that nobody needs any more are removed. One that
-// the log denies is for a person.
+// the log denies is for a person. When its sequence is forgotten it goes too, unless this epoch has
+// told of it and seen it ever since.
 func (m *Machine) marked(r *resource, ids []txn.ID, suspects map[txn.Name]suspect) {
 	var over []txn.ID
 	for _, id := range ids {

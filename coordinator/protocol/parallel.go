@@ -188,6 +188,7 @@ func (m *Machine) intentFinished(t *transaction, b *branch, e Finished) {
 	repeated := b.lastErr == clip(e.Reason)
 	b.attempts++
 	b.lastErr = clip(e.Reason)
+	b.held = e.Standing == txn.StandingHeld || e.Standing == txn.StandingForeign
 	label, _ := Judge(Facts{Says: SaysIntent, Standing: e.Standing, Listed: true,
 		Never: NeverPrepared(b.evidence, e.Standing, e.Evidence)})
 	switch label {

@@ -54,8 +54,10 @@ type branch struct {
 	evidence txn.Evidence
 	// asked: a Prepare message is out. forced: a heuristic record is on its way to the disk.
 	asked, forced bool
-	attempts      int
-	lastErr       string
+	// held: nothing that its resource says about it may be acted upon.
+	held     bool
+	attempts int
+	lastErr  string
 	// found is what an inquiry into an intent has shown, or zero.
 	found Label
 	// sqlState is why a one-phase commit was refused.
@@ -92,7 +94,7 @@ func (t *transaction) asking() bool {
 		t.state == txn.StateDeciding && t.plan == txn.PlanOnePhase
 }
 
-// decided says whether the decision to commit is durable.
+// decided says whether the decision to commit is durable, in the log or in a marker.
 func (t *transaction) decided() bool {
 	return t.state == txn.StateCommitting || t.state == txn.StateCommitted ||
 		t.state == txn.StateHeuristic

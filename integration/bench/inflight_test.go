@@ -109,7 +109,9 @@ func awaitNone(b *testing.B, watcher *pgconn.PgConn) {
 		if string(found[0].Rows[0][0]) == "f" {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		if err := until(b.Context(), time.Now().Add(readyEvery)); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
@@ -154,7 +156,9 @@ func decideOne(
 ) error {
 	begun, err := c.Begin(ctx, txn.BeginRequest{Resources: []string{"bank_a", "bank_b"}})
 	for txn.ReasonOf(err) == txn.ReasonNotReady || txn.ReasonOf(err) == txn.ReasonNoResource {
-		time.Sleep(readyEvery)
+		if err := until(ctx, time.Now().Add(readyEvery)); err != nil {
+			return err
+		}
 		begun, err = c.Begin(ctx, txn.BeginRequest{Resources: []string{"bank_a", "bank_b"}})
 	}
 	if err != nil {

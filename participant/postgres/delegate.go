@@ -116,10 +116,7 @@ func (r *Resource) readDecisions(
 	b []participant.Branch, findings []participant.Finding,
 ) (pgbranch.Place, error) {
 	markers, err := pgbranch.EnsureMarkers(ctx, s.PgConn, ids)
-	if errors.Is(err, pgbranch.ErrNoMarkers) {
-		err = fmt.Errorf("%w: %w", participant.ErrNoMarkers, err)
-	}
-	if err != nil {
+	if err = keepsMarkers(err); err != nil {
 		return before, fmt.Errorf("postgres: decide at %s: %w", r.config.Name, err)
 	}
 	barrier := pgbranch.Barrier(ctx, s.PgConn)
@@ -138,6 +135,14 @@ func (r *Resource) readDecisions(
 		}
 	}
 	return after, nil
+}
+
+// keepsMarkers says, in the words of every adapter, that there is no table for markers.
+func keepsMarkers(err error) error {
+	if errors.Is(err, pgbranch.ErrNoMarkers) {
+		return fmt.Errorf("%w: %w", participant.ErrNoMarkers, err)
+	}
+	return err
 }
 
 func decided(m pgbranch.Marker, there bool, barrier error) participant.Finding {
@@ -178,7 +183,7 @@ func (r *Resource) RemoveMarkers(ctx context.Context, f txn.Fence, ids []txn.ID)
 		if _, err := r.look(ctx, s, before); err != nil {
 			return err
 		}
-		if err := pgbranch.RemoveMarkers(ctx, s.PgConn, own); err != nil {
+		if err := keepsMarkers(pgbranch.RemoveMarkers(ctx, s.PgConn, own)); err != nil {
 			return fmt.Errorf("postgres: remove markers of %s: %w", r.config.Name, err)
 		}
 		return nil

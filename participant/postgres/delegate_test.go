@@ -304,7 +304,7 @@ func (u *unmarked) takes(want bool) {
 		u.t.Errorf("%v, usable %v", err, want)
 	}
 	err = u.RemoveMarkers(u.t.Context(), u.fence, []txn.ID{open.ID()})
-	if (err == nil) != want || !want && !errors.Is(err, pgbranch.ErrNoMarkers) {
+	if (err == nil) != want || !want && !errors.Is(err, participant.ErrNoMarkers) {
 		u.t.Errorf("%v, usable %v", err, want)
 	}
 }

@@ -179,8 +179,8 @@ func (c *Client) Inquire(
 	return findings("inquire", a.GetFindings(), len(b), err)
 }
 
-// Decide implements participant.Delegate. A resource to which no decision can be left refuses with
-// a *txn.Refusal, and has done nothing.
+// Decide implements participant.Delegate. A sidecar that does not know of markers is taken for one
+// whose resource keeps none.
 func (c *Client) Decide(
 	ctx context.Context, f txn.Fence, b []participant.Branch,
 ) ([]participant.Finding, error) {
