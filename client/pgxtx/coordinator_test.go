@@ -122,6 +122,7 @@ func TestTheRealCoordinatorRollsBack(t *testing.T) {
 		if err != nil || r.Outcome != txn.OutcomeRolledBack {
 			t.Errorf("%s: the coordinator says %s of %s: %v", name, r.Outcome, e.ID, err)
 		}
+		bk.rolledBack()
 		bk.want(100, 100)
 	}
 }

@@ -181,8 +181,11 @@ func (q *queue) failed(batch []*item, now protocol.Instant) {
 			continue
 		}
 		it.attempts++
-		// What always fails waits longer and longer, though the resource answers others.
-		it.at = max(q.notBefore, now+q.backoff(it.attempts))
+		it.at = q.notBefore
+		if it.attempts > q.down {
+			// It has failed while the resource answered others: it waits for itself.
+			it.at = max(it.at, now+q.backoff(it.attempts))
+		}
 		heap.Push(&q.delayed, it)
 	}
 }
