@@ -253,3 +253,26 @@ func TestADelegateThatCannotAnyMore(t *testing.T) {
 		w.wantTold("b: 1")
 	})
 }
+
+// hiding passes on what a resource must do, and of the rest only who it is.
+type hiding struct {
+	participant.Resource
+	participant.Describer
+}
+
+// TestMarkersOfAResourceThatIsNoDelegate: what it lists it cannot remove, and is not told to.
+func TestMarkersOfAResourceThatIsNoDelegate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, b, _ := delegateWorld(t)
+		c := w.open(func(cfg *Config) { cfg.Resources[1].Manager = hiding{b, b} })
+		id, votes := w.begun(c)
+		if r := w.commit(c, id, votes, txn.AckApplied); r.State != txn.StateCommitted {
+			t.Errorf("%+v", r)
+		}
+		b.mark(id, votes)
+		rest()
+		if _, err := c.Outcome(t.Context(), id); err != nil || b.count() != 1 {
+			t.Errorf("%d markers, %v", b.count(), err)
+		}
+	})
+}

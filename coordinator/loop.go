@@ -193,7 +193,7 @@ func (w *workers) ask(ctx context.Context, call *core.Call) (a core.Answer) {
 	case core.Decide:
 		a.Findings, a.Err = w.decide(ctx, call)
 	case core.RemoveMarkers:
-		// Only a Delegate lists any.
+		// Only what was described as a Delegate is told to.
 		a.Err = w.r.(participant.Delegate).RemoveMarkers(ctx, call.Fence, call.IDs)
 	case core.List:
 		a.Listing, a.Err = w.r.List(ctx, call.Fence)

@@ -414,7 +414,8 @@ func (m *Machine) marked(r *resource, ids []txn.ID, suspects map[txn.Name]suspec
 			m.denied(r, id, 'R', suspects)
 		}
 	}
-	if len(over) > 0 {
+	if len(over) > 0 && r.delegate {
+		// Else whoever lists them cannot remove them, as a wrapper that hides what it wraps.
 		m.ready.Removals = append(m.ready.Removals, Removal{RM: r.RM, IDs: over})
 	}
 }
