@@ -37,7 +37,7 @@ soak: ## the long runs: simulated worlds, real kills, the log under fire; DURATI
 BENCH_ARGS ?=
 BENCH      := build/bench
 .PHONY: bench
-bench: build ## what a commit costs, against the same by hand; ten minutes; BENCH_ARGS='--rounds 1'
+bench: build ## what a commit costs, against the same by hand; a quarter of an hour; BENCH_ARGS='--rounds 1'
 	mkdir -p $(BENCH)
 	bin/gavel bench --report $(BENCH)/report.json --report $(BENCH)/report.md $(BENCH_ARGS)
 	$(GO) run ./integration/bench/plot -in $(BENCH)/report.json -out $(BENCH)/report.svg

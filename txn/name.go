@@ -21,7 +21,8 @@ type Name struct {
 	Log    LogID
 	Seq    Seq
 	Branch BranchNo
-	// Decider is zero except where the transaction's decision is a row at another resource.
+	// Decider is zero. It is reserved for a resource that decides, so that a branch could be judged
+	// by whoever sees its name alone; one that has it is read, and left alone.
 	Decider uint16
 }
 

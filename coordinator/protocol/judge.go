@@ -249,7 +249,7 @@ func (d *Decided) Says() Says {
 // listed if the decision names it in that database: the same name elsewhere is somebody's mistake.
 func (s *State) Says(n txn.Name, at txn.Identity, next txn.Seq) (says Says, listed bool) {
 	if n.Decider != 0 {
-		// Its decision is a row at another resource, and this version cannot read it.
+		// Reserved, and no transaction of this version has it: whoever made it, it is not ours.
 		return SaysForeign, false
 	}
 	id := n.ID()

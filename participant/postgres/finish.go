@@ -11,8 +11,9 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// minChunk is the least number of branches that are worth a connection of their own: each COMMIT
-// PREPARED waits for the disk, and several connections share one wait.
+// minChunk is the least number of branches of one call that are worth a connection of their own:
+// each COMMIT PREPARED waits for the disk, and several connections share one wait. A coordinator
+// spreads what it has over several calls already, so that only a large one is cut.
 const minChunk = 2
 
 // Commit finishes branches whose COMMIT is durable in the caller's log.
