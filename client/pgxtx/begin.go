@@ -83,7 +83,8 @@ func (b *branch) mayStartBatch(batch *pgx.Batch) bool {
 func (b *branch) startWith(
 	ctx context.Context, queries []*pgx.QueuedQuery,
 ) (pgx.BatchResults, error) {
-	steps := pgbranch.BeginSteps(b.begin)
+	mark := len(queries) > 0 && mayWait(queries[0].SQL)
+	steps := pgbranch.BeginSteps(b.pg(), b.begin, mark)
 	all := &pgx.Batch{}
 	all.BeginTx(pgx.TxOptions{BeginQuery: steps[0].SQL})
 	for _, s := range steps[1:] {
@@ -92,12 +93,30 @@ func (b *branch) startWith(
 	all.QueuedQueries = append(all.QueuedQueries, queries...)
 	results := b.conn.SendBatch(ctx, all)
 	b.begun(results.Tx())
-	for range steps {
-		if _, err := results.Exec(); err != nil {
-			return nil, b.notBegun(results, err)
-		}
+	_, err := results.Exec()
+	if err == nil && len(steps) > 1 {
+		err = b.head(results, mark)
+	}
+	if err != nil {
+		return nil, b.notBegun(results, err)
 	}
 	return results, nil
+}
+
+// head reads what the statement behind BEGIN answered.
+func (b *branch) head(results pgx.BatchResults, mark bool) error {
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if rows.Next() && mark {
+		if b.mark, err = pgbranch.ReadMark(b.pg(), rows.RawValues()); err != nil {
+			return err
+		}
+	}
+	rows.Close()
+	return rows.Err()
 }
 
 // notBegun closes the results of a BEGIN that failed.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/client/pgxtx"
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
+	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 )
 
 // packets counts what a pool's connections write, and those writes that begin a transaction and do
@@ -69,6 +71,50 @@ func TestBeginTravelsWithTheFirstStatement(t *testing.T) {
 			t.Errorf("%v: %d packets for two branches, want %d", mode, got, 2*want)
 		}
 		bk.want(10, 190)
+	}
+}
+
+// TestOneDatabaseCostsNoMoreThanWithoutGavel: the mark of a transaction that begins with a write
+// travels with it, so that BEGIN is what is saved.
+func TestOneDatabaseCostsNoMoreThanWithoutGavel(t *testing.T) {
+	var p packets
+	bk := newBank(t, p.into(pgx.QueryExecModeCacheStatement))
+	for name, c := range map[string]struct {
+		work func(context.Context) error
+		want int64
+	}{
+		"a write":            {bk.creditOnly, 2},
+		"a read and a write": {bk.lookAndCredit, 5},
+		"two writes":         {bk.twice, 3},
+	} {
+		var before int64
+		for range 3 {
+			before = p.all.Load()
+			if err := bk.client.InTx(t.Context(), c.work); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := p.all.Load() - before; got != c.want {
+			t.Errorf("%s: %d packets, want %d", name, got, c.want)
+		}
+	}
+}
+
+func (bk *bank) twice(ctx context.Context) error {
+	return errors.Join(bk.creditOnly(ctx), bk.creditOnly(ctx))
+}
+
+// TestAWriteAtAStandbySaysSo: what asks for a number with the first write must not be what fails.
+func TestAWriteAtAStandbySaysSo(t *testing.T) {
+	standby, err := pghost.Start(t.Context(), pghost.Config{Name: "standby", StandbyOf: srvB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { standby.Stop(context.Background()) })
+	bk := newBank(t)
+	bk.b = pgxtx.New("bank_b", newPool(t, standby))
+	if err := bk.client.InTx(t.Context(), bk.creditOnly); pgbranch.SQLState(err) != "25006" {
+		t.Errorf("error %v", err)
 	}
 }
 

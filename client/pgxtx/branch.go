@@ -37,6 +37,8 @@ type branch struct {
 	queue       []pgbranch.Work
 	queuedBytes int
 	exactly     bool
+	// mark is known, and not zero, if the branch began with a write. It belongs to the same.
+	mark pgbranch.Mark
 
 	mu struct {
 		sync.Mutex

@@ -215,9 +215,9 @@ func mannerOf(ctx context.Context, conn *pgx.Conn) (manner, error) {
 	if !m.ready {
 		return m, nil
 	}
-	for name, sql := range pgbranch.Statements() {
+	for _, s := range pgbranch.Statements() {
 		// pgx sends nothing for one that it has prepared already.
-		if _, err := conn.Prepare(ctx, name, sql); err != nil {
+		if _, err := conn.Prepare(ctx, s.Name, s.SQL); err != nil {
 			return m, err
 		}
 	}

@@ -29,13 +29,14 @@ const (
 //	(refused)      an ERROR, as of a deferred constraint: rolled back
 //	(lost)         no answer: the database is asked by the number of the transaction, if it wrote
 //
-// The number is read before COMMIT is sent: after a lost connection nobody could. Every error that
+// The number is read before COMMIT is sent, with the first statement if that writes: after a lost
+// connection nobody could. Every error that
 // is not the server's own counts as lost, also one that pgconn.SafeToRetry calls unsent: when the
 // answer to a simple query is cut off, pgx 5.12 reports "conn closed", as if the connection had
 // been closed before.
 func (b *branch) commit(ctx context.Context) client.Ending {
-	var mark pgbranch.Mark
-	if b.wrote() {
+	mark := b.mark
+	if mark.XID == 0 && b.wrote() {
 		var err error
 		if mark, err = pgbranch.MarkTransaction(ctx, b.pg(), b.manner.ready); err != nil {
 			if pgbranch.SQLState(err) == unknownStatement {

@@ -92,17 +92,32 @@ func (bk *bank) creditOnly(ctx context.Context) error {
 	return err
 }
 
+// lookAndCredit does not begin with a write, so that its mark is not known from the first answer.
+func (bk *bank) lookAndCredit(ctx context.Context) error {
+	if _, err := bk.b.Exec(ctx, `SELECT 1`); err != nil {
+		return err
+	}
+	return bk.creditOnly(ctx)
+}
+
 // One database decides alone, and its answer is lost. Only it knows, and it is asked.
 func TestALostCommitIsAnsweredByTheDatabase(t *testing.T) {
 	for name, tc := range map[string]struct {
-		delivered bool
-		bob       int
+		delivered, reads bool
+		bob              int
 	}{
-		"it arrived": {true, 130}, "it did not arrive": {false, 100},
+		"it arrived":     {true, false, 130},
+		"it did not":     {false, false, 100},
+		"a later write":  {true, true, 130},
+		"and it did not": {false, true, 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bk := (&fault{text: "commit\x00", delivered: tc.delivered}).atB(t)
-			err := bk.client.InTx(t.Context(), bk.creditOnly)
+			work := bk.creditOnly
+			if tc.reads {
+				work = bk.lookAndCredit
+			}
+			err := bk.client.InTx(t.Context(), work)
 			if tc.delivered && err != nil {
 				t.Errorf("committed, and yet %v", err)
 			}
@@ -117,15 +132,21 @@ func TestALostCommitIsAnsweredByTheDatabase(t *testing.T) {
 // A server that crashed may give the number of the transaction to another one, so that nothing it
 // says about it is proof any more.
 func TestALostCommitAndACrashOfTheServerLeaveDoubt(t *testing.T) {
-	f := &fault{text: "commit\x00", delivered: true}
-	bk := f.atB(t)
-	f.meanwhile = func() { restart(t, srvB) }
-	err := bk.client.InTx(t.Context(), bk.creditOnly)
-	if !errors.Is(err, client.ErrInDoubt) || !client.IDOf(err).IsZero() {
-		t.Errorf("error %v", err)
+	for _, reads := range []bool{false, true} {
+		f := &fault{text: "commit\x00", delivered: true}
+		bk := f.atB(t)
+		f.meanwhile = func() { restart(t, srvB) }
+		work := bk.creditOnly
+		if reads {
+			work = bk.lookAndCredit
+		}
+		err := bk.client.InTx(t.Context(), work)
+		if !errors.Is(err, client.ErrInDoubt) || !client.IDOf(err).IsZero() {
+			t.Errorf("error %v", err)
+		}
+		// In truth it was committed: the answer was "yes", and never "no".
+		bk.want(100, 130)
 	}
-	// In truth it was committed: the answer was "yes", and never "no".
-	bk.want(100, 130)
 }
 
 func restart(t *testing.T, s *pghost.Server) {
@@ -137,7 +158,7 @@ func restart(t *testing.T, s *pghost.Server) {
 
 func TestTheMarkIsLostBeforeCommitIsSent(t *testing.T) {
 	bk := (&fault{text: "\x00gavel_mark\x00\x00\x00", delivered: true}).atB(t)
-	e := wantAborted(t, bk.client.InTx(t.Context(), bk.creditOnly))
+	e := wantAborted(t, bk.client.InTx(t.Context(), bk.lookAndCredit))
 	if e.Resource != "bank_b" {
 		t.Errorf("%+v", e)
 	}

@@ -42,39 +42,71 @@ type Step struct {
 	Args []any
 }
 
-// BeginSteps are the statements that begin a branch, BEGIN first. They may be sent together with
-// the branch's first statement. Their texts vary little, so that they may be prepared.
-func BeginSteps(o BeginOptions) []Step {
-	steps := []Step{{SQL: beginText(o)}}
+// BeginSteps are the statements that begin a branch, BEGIN first, and at most one more. They may be
+// sent together with the branch's first statement. Their texts vary little, so that they may be
+// prepared.
+//
+// With mark the second step's first row is for [ReadMark]. That saves a transaction that is
+// committed in one phase the round trip of [MarkTransaction], and is for one whose first statement
+// writes: it gives the transaction its number, which a reader has no use for.
+func BeginSteps(conn *pgconn.PgConn, o BeginOptions, mark bool) []Step {
+	var columns []string
+	var args []any
+	add := func(column string, more ...any) {
+		for _, a := range more {
+			args = append(args, a)
+			column = strings.Replace(column, "?", fmt.Sprintf("$%d", len(args)), 1)
+		}
+		columns = append(columns, column)
+	}
+	if mark {
+		for _, p := range known(conn).parameters("") {
+			args = append(args, p)
+		}
+		add(headColumns)
+	}
 	if o.IdleTimeout > 0 {
-		steps = append(steps, Step{Args: []any{o.idle()},
-			SQL: idleSQL})
+		add("set_config('idle_in_transaction_session_timeout', ?, true)", o.idle())
 	}
 	if !o.ID.IsZero() {
-		steps = append(steps, Step{SQL: tagSQL,
-			Args: []any{TagKey(o.ID.Log()), int32(uint32(o.ID.Seq()))}})
+		add("pg_advisory_xact_lock_shared(?, ?)", TagKey(o.ID.Log()), lowTag(o.ID))
+	}
+	steps := []Step{{SQL: beginText(o)}}
+	if len(columns) > 0 {
+		steps = append(steps, Step{"SELECT " + strings.Join(columns, ", "), args})
 	}
 	return steps
 }
+
+// headColumns are those of markSQL, or NULL at a standby: the first statement is to fail there,
+// with an error that says what it is about.
+const headColumns = `CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END,
+	CASE WHEN NOT pg_is_in_recovery() THEN ` + whoColumn + ` END`
 
 const (
 	idleSQL = "SELECT set_config('idle_in_transaction_session_timeout', $1, true)"
 	tagSQL  = "SELECT pg_advisory_xact_lock_shared($1, $2)"
 )
 
-// beginStatements are BeginSteps with prepared statements.
+// beginStatements begin a branch whose end is in the same message: it is never idle in between.
 func beginStatements(o BeginOptions) []statement {
 	all := []statement{{sql: beginText(o)}}
-	if o.IdleTimeout > 0 {
-		all = append(all, statement{sql: idleSQL, prepared: idleName,
-			parameters: []string{o.idle()}})
+	if o.Isolation == "" && !o.ReadOnly {
+		all[0].prepared = beginName
 	}
 	if !o.ID.IsZero() {
-		key, low := TagKey(o.ID.Log()), int32(uint32(o.ID.Seq()))
 		all = append(all, statement{sql: tagSQL, prepared: tagName,
-			parameters: []string{fmt.Sprint(key), fmt.Sprint(low)}})
+			parameters: []string{fmt.Sprint(TagKey(o.ID.Log())), fmt.Sprint(lowTag(o.ID))}})
 	}
 	return all
+}
+
+// idleStatements limit how long a branch may be idle.
+func idleStatements(o BeginOptions) []statement {
+	if o.IdleTimeout == 0 {
+		return nil
+	}
+	return []statement{{sql: idleSQL, prepared: idleName, parameters: []string{o.idle()}}}
 }
 
 // BeginSQL is the text of the message that begins a branch: one simple Query message, one round
@@ -138,12 +170,14 @@ func rollBack(ctx context.Context, conn *pgconn.PgConn) {
 // advisory lock that lasts until the branch ends, over PREPARE and crashes of the server.
 func TagSQL(id txn.ID) string {
 	return fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, %d)", TagKey(id.Log()),
-		int32(uint32(id.Seq())))
+		lowTag(id))
 }
 
 // TagKey is the first half of the tags of one log's branches; the second half is the low 32 bits of
 // the sequence, as PostgreSQL's signed integer.
 func TagKey(log txn.LogID) int32 { return int32(log & (1<<31 - 1)) }
+
+func lowTag(id txn.ID) int32 { return int32(uint32(id.Seq())) }
 
 // Tag tags a branch that began before its transaction was known. An error leaves the branch failed.
 func Tag(ctx context.Context, conn *pgconn.PgConn, id txn.ID) error {

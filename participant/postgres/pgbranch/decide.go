@@ -79,7 +79,7 @@ func decide(
 ) Verdict {
 	replies, err := send(ctx, conn, all(o.Ready, slices.Concat(o.begin(), workStatements(o.Work),
 		[]statement{
-			{sql: "SET CONSTRAINTS ALL IMMEDIATE"}, marker, {sql: tagCommit},
+			constraints, marker, {sql: tagCommit},
 			{sql: positionSQL, prepared: positionName},
 		})...))
 	if len(replies) == 0 {
@@ -114,8 +114,12 @@ func decide(
 // workFirst begins the branch and does its work, and counts the rows. It is nil if the rest may
 // follow. Nothing that was sent so far could commit.
 func workFirst(ctx context.Context, conn *pgconn.PgConn, o PrepareOptions) *Verdict {
+	begin := o.begin()
+	if o.Begin != nil {
+		begin = append(begin, idleStatements(*o.Begin)...)
+	}
 	replies, err := send(ctx, conn,
-		together(slices.Concat(o.begin(), workStatements(o.Work))...))
+		together(slices.Concat(begin, workStatements(o.Work))...))
 	transport, ok := errors.AsType[*TransportError](err)
 	switch {
 	case ok && transport.Sent:
@@ -127,11 +131,11 @@ func workFirst(ctx context.Context, conn *pgconn.PgConn, o PrepareOptions) *Verd
 	}
 	r := replies[0]
 	err = r.error()
-	if err == nil && len(r.results) != o.first() {
-		err = fmt.Errorf("%w: %d answers to %d statements", ErrProtocol, len(r.results), o.first())
+	if all := len(begin) + len(o.Work); err == nil && len(r.results) != all {
+		err = fmt.Errorf("%w: %d answers to %d statements", ErrProtocol, len(r.results), all)
 	}
 	if err == nil {
-		err = miscounted(r.results[len(o.begin()):], o.Work)
+		err = miscounted(r.results[len(begin):], o.Work)
 	}
 	if err == nil {
 		return nil
@@ -160,7 +164,7 @@ const (
 		SELECT $4::uuid, CASE WHEN $6::text IN ('', timeline) THEN decode($5::text, 'hex')
 			ELSE decode((1 / length(left(timeline, 0)))::text, 'hex') END
 		FROM (SELECT ` + timelineColumn + ` AS timeline) AS place
-		RETURNING pg_current_xact_id()::text, ` + whoColumns + `, `
+		RETURNING pg_current_xact_id()::text, ` + whoColumn + `, `
 )
 
 // markerStatement writes the marker. It also says who and where this is, as evidenceSQL does, and

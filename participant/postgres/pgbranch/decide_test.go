@@ -359,8 +359,8 @@ func testUnmarked(t *testing.T, open func(string) *session) {
 // forgetStatements is what a pool does with a connection whose server has forgotten them.
 func (s *session) forgetStatements() {
 	s.t.Helper()
-	for name := range pgbranch.Statements() {
-		if err := s.Deallocate(s.t.Context(), name); err != nil {
+	for _, p := range pgbranch.Statements() {
+		if err := s.Deallocate(s.t.Context(), p.Name); err != nil {
 			s.t.Fatal(err)
 		}
 	}

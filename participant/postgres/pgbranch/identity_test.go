@@ -2,6 +2,7 @@ package pgbranch_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
@@ -69,5 +70,35 @@ func testAnotherBackend(t *testing.T, open func(string) *session) {
 	}
 	if _, got := a.mustPrepare(); got.Identity != want.Identity {
 		t.Errorf("identity %v on what is known, want %v", got.Identity, want.Identity)
+	}
+}
+
+// Reading the identity is what costs: it must stay away where the backend is the known one.
+func TestAKnownBackendIsNotAskedAgain(t *testing.T) {
+	s := open(t, srv, "postgres")
+	var sql string
+	for _, p := range pgbranch.Statements() {
+		if p.Name == "gavel_evidence" {
+			sql = p.SQL
+		}
+	}
+	ask := func(pid, start string) (who []byte) {
+		t.Helper()
+		r := s.ExecParams(t.Context(), sql,
+			[][]byte{[]byte(pid), []byte(start), {}}, nil, nil, nil).Read()
+		if r.Err != nil || len(r.Rows) != 1 {
+			t.Fatal(r.Rows, r.Err)
+		}
+		return r.Rows[0][1]
+	}
+	told := strings.Fields(string(ask("0", "0")))
+	if len(told) != 5 {
+		t.Fatalf("a backend of %q", told)
+	}
+	if got := ask(told[0], told[1]); got != nil {
+		t.Errorf("the known backend says %q", got)
+	}
+	if ask(told[0], "1"+told[1]) == nil || ask("1"+told[0], told[1]) == nil {
+		t.Error("another backend counts as known")
 	}
 }

@@ -212,8 +212,8 @@ func (s *session) makeReady(ready bool) {
 	if s.ready = ready; !ready {
 		return
 	}
-	for name, sql := range pgbranch.Statements() {
-		if _, err := s.Prepare(s.t.Context(), name, sql, nil); err != nil {
+	for _, p := range pgbranch.Statements() {
+		if _, err := s.Prepare(s.t.Context(), p.Name, p.SQL, nil); err != nil {
 			s.t.Fatal(err)
 		}
 	}

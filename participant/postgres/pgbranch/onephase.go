@@ -21,37 +21,39 @@ type Mark struct {
 	Life string
 }
 
-// lifeColumn names a life of the server by two times. The postmaster's start alone is not enough:
-// when a backend crashes, the postmaster lives on and puts the server through crash recovery, which
-// gives out numbers again. That recovery does reset the statistics, so that their reset time tells.
-// Somebody may also reset them by hand; then the answer is unknown where it could have been known,
-// which is safe.
-const (
-	lifeColumn = `pg_postmaster_start_time()::text || ' ' ||
-		pg_stat_get_bgwriter_stat_reset_time()::text`
-	// markSQL has the parameters of evidenceSQL, and an expected identity is none.
-	markSQL = `SELECT pg_current_xact_id()::text, ` + whoColumns + `, ` + lifeColumn
-)
-
 // MarkTransaction reads the mark of the open transaction. It must return before COMMIT is sent, and
 // is worth a round trip only if the transaction has written. Ready is that of [PrepareOptions].
 func MarkTransaction(ctx context.Context, conn *pgconn.PgConn, ready bool) (Mark, error) {
-	b := known(conn)
-	mark := statement{sql: markSQL, prepared: markName,
-		parameters: []string{b.name, b.identity, ""}}
+	mark := statement{sql: markSQL, prepared: markName, parameters: known(conn).parameters("")}
 	replies, err := send(ctx, conn, all(ready, mark))
 	if err != nil {
 		return Mark{}, err
 	}
-	row, err := replies[0].cells(4)
+	row, err := replies[0].cells(2)
 	if err != nil {
 		return Mark{}, fmt.Errorf("pgbranch: mark the transaction: %w", err)
 	}
-	m := Mark{Life: row[3]}
-	if m.XID, err = strconv.ParseUint(row[0], 10, 64); err != nil {
-		return Mark{}, fmt.Errorf("%w: transaction number %q", ErrProtocol, row[0])
+	return readMark(conn, row[0], row[1])
+}
+
+// ReadMark is [MarkTransaction] for the first row of [BeginSteps], whose values are of PostgreSQL's
+// type text. It is the zero Mark at a standby.
+func ReadMark(conn *pgconn.PgConn, row [][]byte) (Mark, error) {
+	if len(row) < 2 {
+		return Mark{}, fmt.Errorf("%w: a mark of %d columns", ErrProtocol, len(row))
 	}
-	m.Identity, err = learn(conn, row[1], row[2])
+	if row[0] == nil {
+		return Mark{}, nil
+	}
+	return readMark(conn, string(row[0]), string(row[1]))
+}
+
+func readMark(conn *pgconn.PgConn, xid, who string) (m Mark, err error) {
+	if m.XID, err = strconv.ParseUint(xid, 10, 64); err != nil {
+		return Mark{}, fmt.Errorf("%w: transaction number %q", ErrProtocol, xid)
+	}
+	b, err := learn(conn, who)
+	m.Identity, m.Life = b.identity, b.life
 	return m, err
 }
 

@@ -38,21 +38,32 @@ type PrepareOptions struct {
 	Begin *BeginOptions
 }
 
-// Statements are texts that a connection may have prepared for [PrepareOptions.Ready], by name.
-func Statements() map[string]string {
-	return map[string]string{
-		evidenceName: evidenceSQL, positionName: positionSQL, markName: markSQL,
-		idleName: idleSQL, tagName: tagSQL,
-	}
+// Prepared is a statement that a connection may have prepared, under its name.
+type Prepared struct{ Name, SQL string }
+
+// Statements are those for [PrepareOptions.Ready]. The slice must not be changed.
+func Statements() []Prepared { return prepared }
+
+var prepared = []Prepared{
+	{beginName, beginText(BeginOptions{})}, {idleName, idleSQL}, {tagName, tagSQL},
+	{constraintsName, constraintsSQL}, {evidenceName, evidenceSQL}, {positionName, positionSQL},
+	{markName, markSQL},
 }
 
 const (
-	evidenceName = "gavel_evidence"
-	positionName = "gavel_position"
-	markName     = "gavel_mark"
-	idleName     = "gavel_idle"
-	tagName      = "gavel_tag"
+	beginName       = "gavel_begin"
+	idleName        = "gavel_idle"
+	tagName         = "gavel_tag"
+	constraintsName = "gavel_constraints"
+	evidenceName    = "gavel_evidence"
+	positionName    = "gavel_position"
+	markName        = "gavel_mark"
 )
+
+// constraints has deferred triggers run now.
+var constraints = statement{sql: constraintsSQL, prepared: constraintsName}
+
+const constraintsSQL = "SET CONSTRAINTS ALL IMMEDIATE"
 
 // Verdict is the answer to Prepare. A vote is never a bare bool or error: see [txn.Vote].
 type Verdict struct {
@@ -72,7 +83,7 @@ type Verdict struct {
 const (
 	tagPrepared = "PREPARE TRANSACTION"
 	// columns of the statement before PREPARE and of the one after it.
-	beforeColumns, afterColumns = 4, 2
+	beforeColumns, afterColumns = 3, 1
 )
 
 // Prepare prepares the transaction that is open on conn, under name, and votes. It is one round
@@ -200,72 +211,6 @@ func (o PrepareOptions) begin() []statement {
 	return beginStatements(*o.Begin)
 }
 
-// evidenceSQL has the parameters of whoColumns. Its columns are the transaction's number, those
-// two, and one that only keeps settings.
-var evidenceSQL = `SELECT pg_current_xact_id()::text, ` + whoColumns + `, ` + settingsColumn(true)
-
-// whoColumns are the identity of the server and its backend, by three parameters: the backend whose
-// identity is known, that identity, and the identity that is expected; the empty string stands for
-// none.
-//
-// Reading the identity costs the server a look at a file, and it is that of a backend for as long
-// as the backend lives; so it is read once for each of them. A pooler between may give every
-// transaction another backend, which is why the answer is tied to the backend itself, and not to
-// the connection.
-//
-// Another database than the expected one fails the statement, and with it the whole message, before
-// PREPARE is reached. A check after PREPARE would come too late: a crash in between leaves a
-// prepared transaction in a database that nobody sweeps. The failing cast depends on a column,
-// since constants are evaluated before CASE is.
-const (
-	whoColumns = `CASE WHEN ` + backendColumn + ` = $1::text THEN $2::text ELSE (
-			SELECT CASE WHEN $3::text IN ('', found) THEN found
-				ELSE ('not the registered database: ' || found)::int::text END
-			FROM (SELECT c.system_identifier || '/' || d.oid AS found
-				FROM ` + identityTables + `) AS who
-		) END,
-		` + backendColumn
-
-	// backendColumn tells one backend from every other one, of this server and of others.
-	backendColumn = `pg_backend_pid() || ' ' || extract(epoch FROM pg_postmaster_start_time())`
-
-	positionSQL = "SELECT " + positionColumns
-)
-
-// backend is whose identity a connection has learnt. Both are of digits and a sign between them.
-type backend struct{ name, identity string }
-
-// backendKey is where a connection keeps its backend.
-const backendKey = "github.com/gavel-tx/gavel/participant/postgres/pgbranch.backend"
-
-func known(conn *pgconn.PgConn) backend {
-	b, _ := conn.CustomData()[backendKey].(backend)
-	return b
-}
-
-// learn reads an identity, and keeps it with its backend.
-func learn(conn *pgconn.PgConn, identity, name string) (txn.Identity, error) {
-	system, database, _ := strings.Cut(identity, "/")
-	id, err := parseIdentity(system, database)
-	if err == nil && strings.Trim(name, "0123456789. ") == "" {
-		conn.CustomData()[backendKey] = backend{name, identity}
-	}
-	return id, err
-}
-
-// who are the parameters of whoColumns.
-func (o PrepareOptions) who(b backend) []string {
-	expect := ""
-	if !o.Expect.IsZero() {
-		expect = fmt.Sprintf("%d/%d", o.Expect.System, o.Expect.Database)
-	}
-	if expect != "" && b.identity != expect {
-		// The server is to look, and to fail.
-		b = backend{}
-	}
-	return []string{b.name, b.identity, expect}
-}
-
 // prepareMessage is everything up to the evidence behind PREPARE.
 func prepareMessage(name txn.Name, o PrepareOptions, b backend) message {
 	var role []statement
@@ -273,7 +218,7 @@ func prepareMessage(name txn.Name, o PrepareOptions, b backend) message {
 		role = []statement{{sql: "SET LOCAL ROLE " + QuoteIdentifier(o.OwnerRole)}}
 	}
 	return all(o.Ready, slices.Concat(o.begin(), workStatements(o.Work), []statement{
-		{sql: "SET CONSTRAINTS ALL IMMEDIATE"},
+		constraints,
 		{sql: evidenceSQL, prepared: evidenceName, parameters: o.who(b)},
 	}, role, []statement{
 		{sql: tagPrepared + " " + nameLiteral(name)},
@@ -315,13 +260,13 @@ func readEvidence(conn *pgconn.PgConn, r reply, first, at int) (txn.Evidence, er
 	if ev.XID, err = strconv.ParseUint(before[0], 10, 64); err != nil {
 		return txn.Evidence{}, fmt.Errorf("%w: transaction number %q", ErrProtocol, before[0])
 	}
-	if ev.Identity, err = learn(conn, before[1], before[2]); err != nil {
+	b, err := learn(conn, before[1])
+	if err != nil {
 		return txn.Evidence{}, err
 	}
-	if ev.Position, err = parsePosition(after[0], after[1]); err != nil {
-		return txn.Evidence{}, err
-	}
-	return ev, nil
+	ev.Identity = b.identity
+	ev.Position, err = parsePosition(after[0], b.timeline)
+	return ev, err
 }
 
 // unsent is the verdict without any reply. A connection that was closed before cannot have carried
