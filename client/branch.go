@@ -49,6 +49,10 @@ type Review struct {
 	Reason   string
 	SQLState string
 	Err      error
+	// Elsewhere says of a writer that its work is kept by its resource, under the name that
+	// [NameFrom] gave. The coordinator asks there for the vote, and has it ended there: Prepare and
+	// Finish only let go of what the branch has here, and their Ending says nothing.
+	Elsewhere bool
 	// Unsure says of a writer that Prepare may turn out to be a No although the branch is
 	// prepared. Nobody hears of the PREPAREs before their votes then.
 	Unsure bool

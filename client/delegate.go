@@ -90,6 +90,11 @@ func delegateOf(all []*part, begun txn.Begun) (d delegate, others []*part, err e
 		return d, nil, fmt.Errorf("client: another process has enlisted a branch, of %d, in a "+
 			"transaction whose decision is left to %s", len(begun.Branches), all[at].resource)
 	}
+	if i := slices.IndexFunc(all, func(p *part) bool { return p.review.Elsewhere }); i >= 0 {
+		return d, nil, fmt.Errorf("client: the work at %s is kept there, and only the coordinator "+
+			"asks for its vote, too late for a marker; take the option Delegate away, or begin "+
+			"the transaction with %s", all[i].resource, all[i].resource)
+	}
 	d.part = all[at]
 	d.decides = true
 	var able bool

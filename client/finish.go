@@ -328,6 +328,10 @@ func (t *transaction) commitByVote(
 func (t *transaction) request(id txn.ID, all []*part) txn.CommitRequest {
 	r := txn.CommitRequest{ID: id, Ack: t.set.ack, Wait: t.set.wait, Plan: t.set.plan}
 	for _, p := range all {
+		if p.review.Elsewhere {
+			// A branch without a vote is asked for at its resource.
+			continue
+		}
 		r.Votes = append(r.Votes, p.vote)
 	}
 	return r

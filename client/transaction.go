@@ -61,6 +61,31 @@ func IDFrom(ctx context.Context) (txn.ID, error) {
 	return begun.ID, err
 }
 
+// NameFrom is the name under which the branch of ctx's transaction at resource will be prepared,
+// for a resource that keeps the work of a branch itself. The transaction has joined the resource:
+// this is called from an [Opener] or later. It waits for the coordinator, which is the one who
+// decides from then on, as after [IDFrom]. Without a transaction the error is [ErrNoTransaction].
+func NameFrom(ctx context.Context, resource string) (txn.Name, error) {
+	t := from(ctx)
+	if t == nil {
+		return txn.Name{}, ErrNoTransaction
+	}
+	t.registrar.undelegate()
+	if err := t.pin(); err != nil {
+		return txn.Name{}, err
+	}
+	begun, err := t.registrar.wait(ctx)
+	if err != nil {
+		return txn.Name{}, err
+	}
+	for _, b := range begun.Branches {
+		if b.Resource == resource {
+			return b.Name, nil
+		}
+	}
+	return txn.Name{}, fmt.Errorf("client: the transaction has no branch at %.80q", resource)
+}
+
 func newTransaction(ctx context.Context, c *Client, s settings) *transaction {
 	return &transaction{client: c, set: s, registrar: newRegistrar(ctx, c.decider, txn.BeginRequest{
 		Timeout: s.timeout, Label: s.label, Key: s.key, Body: s.body, Delegate: s.decides(),

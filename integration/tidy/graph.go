@@ -83,6 +83,11 @@ func Graph() []Row {
 		{Packages: "client/remote", Inside: []string{"client", generated, "proto/wire/...", "txn"},
 			Outside: []string{grpc, protobuf, backoff}},
 
+		{Packages: "client/kvtx", Inside: []string{"client", "participant/kv", "txn"}},
+		{Packages: "client/gaveltest",
+			Inside: []string{"client", "client/kvtx", "coordinator", "participant",
+				"participant/kv", "txlog", "txlog/vfs", "txn"}},
+
 		{Packages: "cmd/...", Inside: []string{everything}, Outside: []string{everything}},
 		{Packages: "integration/bench",
 			Inside: []string{"client", "client/pgxtx", "client/remote", "coordinator",
