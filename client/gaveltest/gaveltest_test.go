@@ -280,8 +280,8 @@ func TestRestartBetween(t *testing.T) {
 	wants(t, g, "3", "7")
 }
 
-// TestFaultsThatCannotBe: what can never happen fails the test that asks for it.
-func TestFaultsThatCannotBe(t *testing.T) {
+// TestUnhappened: what did not happen is told.
+func TestUnhappened(t *testing.T) {
 	g, _ := newShop(t)
 	g.FailNext(gaveltest.Commit, "stock")
 	if left := g.Unhappened(); len(left) != 1 || left[0] != "commit stock" {
