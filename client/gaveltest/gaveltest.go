@@ -291,6 +291,12 @@ func (g *Gavel) Outcome(ctx context.Context, id txn.ID) (txn.Result, error) {
 	return g.current().Outcome(ctx, id)
 }
 
+// List selects transactions in the order of their ids: with it a Gavel can stand behind a
+// server.Server.
+func (g *Gavel) List(ctx context.Context, r txn.ListRequest) ([]txn.Result, error) {
+	return g.current().List(ctx, r)
+}
+
 // Rollback implements client.Rollbacker.
 func (g *Gavel) Rollback(ctx context.Context, id txn.ID, reason string) (txn.Result, error) {
 	g.branchesOf(id, true)

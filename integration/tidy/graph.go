@@ -48,6 +48,10 @@ func Graph() []Row {
 			Inside:  []string{"coordinator", generated, "proto/wire/...", "txn"},
 			Outside: []string{grpc, protobuf, rpcErrors, middleware}},
 
+		{Packages: "coordinator/server/web",
+			Inside:  []string{"coordinator/server", "proto/wire/transport"},
+			Outside: []string{grpc, protobuf, "connectrpc.com/connect"}},
+
 		{Packages: "participant", Inside: []string{"txn"}},
 		{Packages: "participant/internal/fence", Inside: []string{"participant",
 			"txn", "txn/mutant"}},

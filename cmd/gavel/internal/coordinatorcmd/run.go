@@ -17,6 +17,7 @@ import (
 	"github.com/gavel-tx/gavel/coordinator"
 	"github.com/gavel-tx/gavel/coordinator/metrics"
 	"github.com/gavel-tx/gavel/coordinator/server"
+	"github.com/gavel-tx/gavel/coordinator/server/web"
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/proto/wire/transport"
 )
@@ -60,10 +61,11 @@ func run(ctx context.Context, io ui.IO, set settings.Coordinator) (err error) {
 	}
 	m.Watch(n.c)
 	registry := serve.Registry(build.Read().Version, m)
-	n.api = server.New(n.c, server.Options{
-		MaxTimeout: set.MaxTimeout, Interceptor: transport.Recovery(face.Panicked),
-	})
-	n.srv = n.door.Serve(n.api.Register, serve.Handler(registry, n.checks))
+	recovery := transport.Recovery(face.Panicked)
+	n.api = server.New(n.c, server.Options{MaxTimeout: set.MaxTimeout, Interceptor: recovery})
+	n.srv = n.door.Serve(n.api.Register, serve.Handler(registry, n.checks, serve.Route{
+		Path: web.Path, Handler: web.Handler(n.api, web.Options{
+			TLS: !set.TLS().IsZero(), Interceptor: recovery})}))
 	n.banner(opened)
 	return n.serve(ctx)
 }
@@ -82,7 +84,8 @@ func (n *node) banner(opened []resource.Opened) {
 		fmt.Fprintf(out, "  resource  %s  %s\n", o.Name, o.Target)
 	}
 	fmt.Fprintf(out, "  gRPC      %s  (%s)\n", grpcAddr, n.door.Secured())
-	fmt.Fprintf(out, "  HTTP      %s://%s  (/metrics /livez /readyz?verbose)\n", scheme, httpAddr)
+	fmt.Fprintf(out, "  HTTP      %s://%s  (the same as JSON; /metrics /livez /readyz?verbose)\n",
+		scheme, httpAddr)
 }
 
 // serve waits for what ends the process.

@@ -23,10 +23,21 @@ type Check struct {
 // probeTimeout bounds how long a probe may wait for its checks.
 const probeTimeout = 2 * time.Second
 
-// Handler serves /metrics, /livez and /readyz. ready is asked at each probe, with a context that
-// ends soon.
-func Handler(gather prometheus.Gatherer, ready func(context.Context) []Check) http.Handler {
+// Route is what else is served below a path, which ends in a slash.
+type Route struct {
+	Path    string
+	Handler http.Handler
+}
+
+// Handler serves /metrics, /livez and /readyz, and whatever else is given. ready is asked at each
+// probe, with a context that ends soon.
+func Handler(
+	gather prometheus.Gatherer, ready func(context.Context) []Check, more ...Route,
+) http.Handler {
 	mux := http.NewServeMux()
+	for _, r := range more {
+		mux.Handle(r.Path, r.Handler)
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gather, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")
