@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/internal/onpg"
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
-	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // branch is one transaction's part at one database. A connection of pgx serves one goroutine at a
@@ -103,7 +103,7 @@ func (b *branch) enter(texts ...string) error {
 			b.fail(err)
 			return err
 		}
-		b.mu.wrote = b.mu.wrote || several(sql)
+		b.mu.wrote = b.mu.wrote || onpg.Several(sql)
 	}
 	b.mu.inside = true
 	return nil
@@ -275,7 +275,7 @@ func (b *branch) Review(ctx context.Context) client.Review {
 	if b.pgxTx() == nil {
 		return client.Review{Finding: client.FoundReader}
 	}
-	reader, err := b.reader(ctx)
+	reader, err := onpg.Reader(ctx, b.pg())
 	switch {
 	case err != nil:
 		return client.Review{
@@ -292,26 +292,6 @@ func (b *branch) wrote() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.mu.wrote
-}
-
-// callsOutKey is where a connection remembers the answer of pgbranch.CallsOut, for its life.
-const callsOutKey = "github.com/gavel-tx/gavel/client/pgxtx.callsOut"
-
-// reader asks whether the branch wrote nothing, here or by way of this database elsewhere.
-func (b *branch) reader(ctx context.Context) (bool, error) {
-	pg := b.pg()
-	callsOut, known := pg.CustomData()[callsOutKey].(bool)
-	if !known {
-		var err error
-		if callsOut, err = pgbranch.CallsOut(ctx, pg); err != nil {
-			return false, err
-		}
-		pg.CustomData()[callsOutKey] = callsOut
-	}
-	if callsOut && !mutant.On(mutant.XIDNullIsReadOnly) {
-		return false, nil
-	}
-	return pgbranch.ReadOnly(ctx, pg)
 }
 
 // explain is the ending of a branch that can only roll back because of err, with the error of the
@@ -363,20 +343,7 @@ func (b *branch) vote(
 		b.forgetConnection(ctx)
 	}
 	b.release()
-	return ending(v)
-}
-
-func ending(v pgbranch.Verdict) client.Ending {
-	e := client.Ending{Evidence: v.Evidence, Reason: v.Reason, SQLState: v.SQLState, Err: v.Err}
-	switch v.Vote {
-	case txn.VoteYes:
-		e.Standing = txn.StandingPrepared
-	case txn.VoteCommitted:
-		e.Standing = txn.StandingCommitted
-	case txn.VoteNo:
-		e.Standing = txn.StandingRolledBack
-	}
-	return e
+	return onpg.Ending(v)
 }
 
 // Finish implements client.Branch.

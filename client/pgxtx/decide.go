@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/internal/onpg"
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -20,7 +21,7 @@ func (b *branch) Decide(
 ) client.Ending {
 	if expect := b.db.prepare.Expect; !expect.IsZero() && expect != at.Identity {
 		b.Finish(ctx, false)
-		return rolledBack(fmt.Errorf("pgxtx: %w: %s is registered as %s, and the application "+
+		return onpg.RolledBack(fmt.Errorf("pgxtx: %w: %s is registered as %s, and the application "+
 			"expects %s", pgbranch.ErrIdentity, b.db.resource, at.Identity, expect), "")
 	}
 	return b.vote(ctx, func(how pgbranch.PrepareOptions) pgbranch.Verdict {

@@ -3,10 +3,9 @@ package pgxtx
 import (
 	"errors"
 	"fmt"
-	"strings"
-	"unicode"
 
 	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/internal/onpg"
 )
 
 // ErrBusy is returned when a transaction is asked to do two things at once at one database: while
@@ -44,72 +43,10 @@ var (
 // inTransaction says whether a failed Join had a transaction.
 func inTransaction(err error) bool { return !errors.Is(err, client.ErrNoTransaction) }
 
-// checkText refuses SQL whose first words end a transaction, or begin another. It is a help and not
-// a safeguard: what slips through, as the second statement of a text, shows in the session's state.
+// checkText refuses SQL that controls a transaction.
 func checkText(sql string) error {
-	first, rest := firstWord(sql)
-	second, rest := firstWord(rest)
-	switch first {
-	case "BEGIN", "START", "COMMIT", "END", "ABORT":
-	case "PREPARE":
-		if second != "TRANSACTION" {
-			return nil
-		}
-	case "ROLLBACK":
-		if second == "WORK" || second == "TRANSACTION" {
-			second, _ = firstWord(rest)
-		}
-		if second == "TO" {
-			return nil
-		}
-	default:
-		return nil
+	if word := onpg.Controls(sql); word != "" {
+		return fmt.Errorf("%w: %s was not sent", ErrControl, word)
 	}
-	return fmt.Errorf("%w: %s was not sent", ErrControl, first)
-}
-
-// firstWord is the first word of SQL, in capitals, behind blanks, comments and empty statements.
-func firstWord(sql string) (word, rest string) {
-	for {
-		sql = strings.TrimLeftFunc(sql, func(r rune) bool { return unicode.IsSpace(r) || r == ';' })
-		switch {
-		case strings.HasPrefix(sql, "--"):
-			_, sql, _ = strings.Cut(sql, "\n")
-		case strings.HasPrefix(sql, "/*"):
-			sql = afterComment(sql)
-		default:
-			end := strings.IndexFunc(sql, func(r rune) bool {
-				return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r)
-			})
-			if end < 0 {
-				end = len(sql)
-			}
-			return strings.ToUpper(sql[:end]), sql[end:]
-		}
-	}
-}
-
-// afterComment skips a comment. In PostgreSQL they nest.
-func afterComment(sql string) string {
-	depth := 0
-	for i := 0; i+1 < len(sql); i++ {
-		switch sql[i : i+2] {
-		case "/*":
-			depth++
-			i++
-		case "*/":
-			depth--
-			i++
-			if depth == 0 {
-				return sql[i+1:]
-			}
-		}
-	}
-	return ""
-}
-
-// several says whether SQL may hold more than one statement, so that the one command tag that
-// comes back does not speak for all of them.
-func several(sql string) bool {
-	return strings.Contains(strings.TrimRight(sql, "; \t\r\n"), ";")
+	return nil
 }

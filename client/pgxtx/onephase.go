@@ -3,22 +3,14 @@ package pgxtx
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/internal/onpg"
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
-)
-
-// The questions about a lost COMMIT: they go on, with pauses that double up to the longest, until
-// the context ends, or the database has given so many answers that prove nothing.
-const (
-	maxAnswers   = 8
-	firstPause   = 20 * time.Millisecond
-	longestPause = time.Second
 )
 
 // commit ends the branch by the database's own COMMIT, the one decision about it:
@@ -43,7 +35,7 @@ func (b *branch) commit(ctx context.Context) client.Ending {
 				b.forgetConnection(ctx)
 			}
 			b.rollBack(ctx)
-			return rolledBack(err, "the session failed before COMMIT was sent") // (not sent)
+			return onpg.RolledBack(err, "the session failed before COMMIT was sent") // (not sent)
 		}
 	}
 	err := b.pgxTx().Commit(ctx)
@@ -57,56 +49,20 @@ func (b *branch) commit(ctx context.Context) client.Ending {
 		return b.explain(errSwallowed) // (swallowed)
 	case fromServer && pgbranch.Classify(err) != pgbranch.ClassUnknown:
 		b.rollBack(ctx)
-		return rolledBack(err, "") // (refused)
+		return onpg.RolledBack(err, "") // (refused)
 	}
 	b.release()
 	return b.db.askFor(ctx, mark, err) // (lost)
 }
 
-func rolledBack(err error, reason string) client.Ending {
-	return client.Ending{
-		Standing: txn.StandingRolledBack, Reason: reason,
-		SQLState: pgbranch.SQLState(err), Err: err,
-	}
-}
-
-// askFor asks the database what became of a transaction whose COMMIT was not answered. The broken
-// connection is back at the pool by now, so that even a pool of one can ask.
+// askFor asks the database what became of a transaction whose COMMIT was not answered.
 func (db *DB) askFor(ctx context.Context, mark pgbranch.Mark, lost error) client.Ending {
-	e := client.Ending{Err: lost, Reason: "the answer to COMMIT was lost"}
-	if mark.XID == 0 {
-		return e
-	}
-	pause, answers := firstPause, 0
-	for {
-		a, err := db.askOnce(ctx, mark)
-		if err == nil {
-			answers++
-			e.Standing, e.Reason = a.Standing, "the answer to COMMIT was lost: "+a.Reason
+	return onpg.AskFor(ctx, func(ctx context.Context, f func(*pgconn.PgConn) error) error {
+		conn, err := db.pool.Acquire(ctx)
+		if err != nil {
+			return err
 		}
-		if e.Standing != txn.StandingUnknown || answers == maxAnswers || !wait(ctx, pause) {
-			return e
-		}
-		pause = min(2*pause, longestPause)
-	}
-}
-
-func (db *DB) askOnce(ctx context.Context, mark pgbranch.Mark) (pgbranch.Answer, error) {
-	conn, err := db.pool.Acquire(ctx)
-	if err != nil {
-		return pgbranch.Answer{}, err
-	}
-	defer conn.Release()
-	return pgbranch.OneFinished(ctx, conn.Conn().PgConn(), mark)
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+		defer conn.Release()
+		return f(conn.Conn().PgConn())
+	}, mark, lost)
 }

@@ -32,14 +32,3 @@ func TestTextThatEndsNothingIsWelcome(t *testing.T) {
 		}
 	}
 }
-
-func TestTextOfSeveralStatements(t *testing.T) {
-	for sql, want := range map[string]bool{
-		"SELECT 1": false, "SELECT 1;": false, "SELECT 1; \n": false,
-		"UPDATE a SET b = 1; SELECT 1": true, "SELECT ';'": true,
-	} {
-		if got := several(sql); got != want {
-			t.Errorf("several(%q) = %v", sql, got)
-		}
-	}
-}

@@ -80,10 +80,17 @@ func Graph() []Row {
 			Outside: []string{grpc, middleware}},
 
 		{Packages: "client", Inside: []string{"txn", "txn/mutant", "txn/point"}},
+		{Packages: "client/internal/onpg",
+			Inside:  []string{"client", "participant/postgres/pgbranch", "txn", "txn/mutant"},
+			Outside: []string{pgx + "/pgconn"}},
 		{Packages: "client/pgxtx",
-			Inside: []string{"client", "participant/postgres/pgbranch",
+			Inside: []string{"client", "client/internal/onpg", "participant/postgres/pgbranch",
 				"txn", "txn/mutant", "txn/point"},
 			Outside: []string{pgx}},
+		{Packages: "client/sqltx",
+			Inside: []string{"client", "client/internal/onpg", "participant/postgres/pgbranch",
+				"txn"},
+			Outside: []string{pgx + "/pgconn", pgx + "/stdlib"}},
 		{Packages: "client/remote", Inside: []string{"client", generated, "proto/wire/...", "txn"},
 			Outside: []string{grpc, protobuf, backoff}},
 

@@ -1,0 +1,14 @@
+package onpg
+
+import "testing"
+
+func TestTextOfSeveralStatements(t *testing.T) {
+	for sql, want := range map[string]bool{
+		"SELECT 1": false, "SELECT 1;": false, "SELECT 1; \n": false,
+		"UPDATE a SET b = 1; SELECT 1": true, "SELECT ';'": true,
+	} {
+		if got := Several(sql); got != want {
+			t.Errorf("Several(%q) = %v", sql, got)
+		}
+	}
+}
