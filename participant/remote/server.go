@@ -97,6 +97,17 @@ func (s *Server) Close() error {
 	return s.memory.close()
 }
 
+// Register puts a resource that keeps fences itself, such as a service with its journal (package
+// participant/service) or a kv store, behind a gRPC server, under the name by which coordinators
+// call it. The resource stays the caller's.
+func Register(g grpc.ServiceRegistrar, name string, r participant.Resource) error {
+	s, err := NewServer(Config{Name: name, Resource: r})
+	if err == nil {
+		s.Register(g)
+	}
+	return err
+}
+
 // checkName refuses a call that was meant for another resource.
 func (s *Server) checkName(name string) error {
 	if name == "" || s.name == "" || name == s.name {
