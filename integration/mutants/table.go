@@ -3,6 +3,8 @@
 // reason. docs/TESTING.md is written from this table.
 package mutants
 
+import "slices"
+
 // Promise is one thing that must hold, in words for users.
 type Promise struct {
 	// ID is S1, S2, … for safety and L1, L2, … for liveness.
@@ -62,7 +64,7 @@ const (
 
 // Kills lists every mutant with a test that notices it.
 func Kills() []Kill {
-	return append(decisions(), surroundings()...)
+	return slices.Concat(decisions(), surroundings(), services())
 }
 
 // decisions are the mutants of the protocol's machine, each with the world of the explorer that
@@ -190,5 +192,21 @@ func surroundings() []Kill {
 		{"L7", "NO_LIMIT", machine, "TestHistories/limits", "refused RESOURCE_UNAVAILABLE"},
 		{"L8", "NO_DEADLINE", coord, "TestDeadline", "rolled back 0, want 0 and 1"},
 		{"L9", "GIVES_UP", coord, "TestBentAnswers", "State:COMMITTING"},
+	}
+}
+
+// services are the mutants of a service with a journal.
+func services() []Kill {
+	const adapter = "participant/service"
+	return []Kill{
+		{"S9", "FENCE_IGNORED",
+			adapter, "TestConformanceBeside/an older epoch is fenced", "want ErrFenced"},
+		{"S9", "FENCE_NOT_KEPT", adapter, "TestFencesOutliveACrash", "want ErrFenced"},
+		{"S3", "VOTE_BEFORE_DURABLE",
+			adapter, "TestConformanceBeside/prepared work survives a crash", "want PREPARED"},
+		{"S5", "END_BEFORE_EFFECT",
+			adapter, "TestACommitIsToldOnlyWhenItIsDone", "0 effects, want 1"},
+		{"L1", "LATE_PREPARE_TAKEN",
+			adapter, "TestARollbackThatComesFirstIsKept", "work that came late"},
 	}
 }

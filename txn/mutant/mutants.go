@@ -128,4 +128,10 @@ const (
 	MarkerLossUnnoticed
 	// MarkerRemovedEarly removes the markers of transactions that have not ended.
 	MarkerRemovedEarly
+	// LatePrepareTaken forgets a rollback that came before the branch's work.
+	LatePrepareTaken
+	// FenceNotKept lets a coordinator in without remembering its epoch.
+	FenceNotKept
+	// EndBeforeEffect notes that a branch is committed before its service has committed it.
+	EndBeforeEffect
 )

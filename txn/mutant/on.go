@@ -12,7 +12,7 @@ import (
 const Enabled = true
 
 // count is the number of IDs.
-const count = MarkerRemovedEarly + 1
+const count = EndBeforeEffect + 1
 
 // names are the words for the mutants in the environment, in their order.
 var names = [count]string{
@@ -33,6 +33,7 @@ var names = [count]string{
 	"CLIENT_ROLLS_BACK_AFTER_COMMIT_SENT",
 	"DELEGATE_UNWRITTEN", "DELEGATE_PRESUMED", "DELEGATE_DECIDES_FIRST", "DELEGATE_ASYNCHRONOUS",
 	"DELEGATE_ANYWHEN", "MARKER_ONLY_READ", "MARKER_LOSS_UNNOTICED", "MARKER_REMOVED_EARLY",
+	"LATE_PREPARE_TAKEN", "FENCE_NOT_KEPT", "END_BEFORE_EFFECT",
 }
 
 func (id ID) String() string { return names[id] }
