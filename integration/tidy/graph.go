@@ -105,6 +105,7 @@ func Graph() []Row {
 			Inside: []string{"client", "client/kvtx", "coordinator", "participant",
 				"participant/kv", "txlog", "txlog/vfs", "txn"}},
 
+		{Packages: "examples/...", Inside: []string{everything}, Outside: []string{everything}},
 		{Packages: "cmd/...", Inside: []string{everything}, Outside: []string{everything}},
 		{Packages: "integration/bench",
 			Inside: []string{"client", "client/pgxtx", "client/remote", "coordinator",
