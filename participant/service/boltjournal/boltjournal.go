@@ -34,6 +34,8 @@ const maxGroup = 256
 type Journal struct {
 	db    *bbolt.DB
 	joins bool
+	// run is db.Update: it is durable when it returns nil.
+	run func(func(*bbolt.Tx) error) error
 
 	// turn holds a token while a group is being written.
 	turn chan struct{}
@@ -93,7 +95,7 @@ func newJournal(db *bbolt.DB) (*Journal, error) {
 		_, err := tx.CreateBucketIfNotExists([]byte(Bucket))
 		return err
 	})
-	return &Journal{db: db, turn: make(chan struct{}, 1)}, err
+	return &Journal{db: db, run: db.Update, turn: make(chan struct{}, 1)}, err
 }
 
 func syncDir(path string) error {
@@ -198,7 +200,7 @@ func (j *Journal) commit(group []*update) (applied bool, err error) {
 	}
 	j.seen.Lock()
 	defer j.seen.Unlock()
-	err = j.db.Update(func(tx *bbolt.Tx) error {
+	err = j.run(func(tx *bbolt.Tx) error {
 		for _, u := range group {
 			ctx := context.WithValue(u.ctx, key{}, tx)
 			if err := u.f(ctx, entries{tx.Bucket([]byte(Bucket))}); err != nil {
