@@ -72,6 +72,8 @@ func Graph() []Row {
 			Inside: []string{"participant", "participant/internal/fence", "txn", "txn/mutant"}},
 		{Packages: "participant/service/boltjournal", Inside: []string{"participant/service"},
 			Outside: []string{"go.etcd.io/bbolt"}},
+		{Packages: "participant/service/pgjournal", Inside: []string{"participant/service"},
+			Outside: []string{pgx}},
 		{Packages: "participant/service/servicetest", Inside: []string{"participant",
 			"participant/participanttest", "participant/service", "txn"}},
 		{Packages: "participant/remote",

@@ -54,9 +54,9 @@
 //	after the end is durable              ended        the same answer; no method is called
 //
 // A journal in the service's own database ([Journal.Joins]) has its entry in the transaction in
-// which the method works; the journal's package hands that out (boltjournal.Tx). Every change of a
-// branch is then made exactly once, or not at all: a crash finds the branch as it was before the
-// call, or as it is after. What a method changes in memory must hold in either case.
+// which the method works; the journal's package hands that out (boltjournal.Tx, pgjournal.Tx).
+// Every change of a branch is then made exactly once, or not at all: a crash finds the branch as it
+// was before the call, or as it is after. What a method changes in memory must hold in either case.
 //
 // # Fencing and evidence
 //
