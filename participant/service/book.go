@@ -130,11 +130,19 @@ func (b *book) judge(f txn.Fence, hello bool) (next logEntry, raised, known bool
 	if next.fence, err = fence.Judge(seen.fence, f, hello); err != nil {
 		return seen, false, known, err
 	}
-	if !known && b.meta.known >= MaxLogs {
-		return seen, false, known, txn.Refusef(txn.ReasonOverloaded, "fence.log_id",
-			"%d logs are remembered already, and no more are allowed", MaxLogs)
+	if !known {
+		err = b.roomForLog()
 	}
-	return next, next.fence.Epoch != seen.fence.Epoch, known, nil
+	return next, next.fence.Epoch != seen.fence.Epoch, known, err
+}
+
+// roomForLog refuses a log that the journal does not know where it knows too many.
+func (b *book) roomForLog() error {
+	if b.meta.known < MaxLogs {
+		return nil
+	}
+	return txn.Refusef(txn.ReasonOverloaded, "log_id",
+		"%d logs are remembered already, and no more are allowed", MaxLogs)
 }
 
 // admit judges a call and remembers what is new of it, in the transaction that acts for it.

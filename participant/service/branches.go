@@ -128,15 +128,15 @@ func (s *branches) touch(b *slot, now time.Time) {
 	}
 }
 
-// working says whether the branch is at work.
-func (s *branches) working(n txn.Name) bool {
+// busy says whether a call is at the branch.
+func (s *branches) busy(n txn.Name) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.byName[n]
-	return b != nil && b.idle != nil
+	return b != nil && b.users > 0
 }
 
-// maxExpired bounds the branches that one call of Work gives up because they were left alone.
+// maxExpired bounds the branches that one call gives up because they were left alone.
 const maxExpired = 16
 
 // expired are branches that nobody has used since limit, and nobody uses.

@@ -166,8 +166,9 @@ func (r *Resource) inquire(
 	return finding, err
 }
 
-// List implements participant.Resource. Beside the journal it also names branches of which a
-// process that is gone was asked to prepare them: the service may have done it.
+// List implements participant.Resource. It also names branches that the service was asked to
+// prepare without being heard: it may have done so. The coordinator lists often, and so this is
+// where branches that were left alone are given up.
 func (r *Resource) List(ctx context.Context, f txn.Fence) (participant.Listing, error) {
 	leave, err := r.enter(ctx)
 	if err != nil {
@@ -177,6 +178,7 @@ func (r *Resource) List(ctx context.Context, f txn.Fence) (participant.Listing, 
 	if err := r.admit(ctx, f, false); err != nil {
 		return participant.Listing{}, err
 	}
+	r.expire(ctx)
 	var l participant.Listing
 	err = r.view(ctx, func(b *book) (err error) {
 		l, err = r.list(b)
@@ -203,8 +205,8 @@ func (r *Resource) list(b *book) (participant.Listing, error) {
 		if err != nil {
 			return false, fmt.Errorf("branch %s: %w", name, err)
 		}
-		if e.phase == phasePreparing && r.branches.working(name) {
-			return true, nil
+		if e.phase == phasePreparing && r.branches.busy(name) {
+			return true, nil // it is being asked at this moment
 		}
 		l.Branches = append(l.Branches, participant.Listed{
 			Name: name, Ours: true, Age: max(0, now.Sub(e.at)), Evidence: b.evidence(e),

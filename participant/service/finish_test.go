@@ -201,6 +201,9 @@ func TestLogsAreBounded(t *testing.T) {
 	if err := o.Hello(t.Context(), first); !errors.As(err, &refusal) {
 		t.Errorf("one log more: %v, want a refusal", err)
 	}
+	if err := o.try(t, name(1), 1, "k"); !errors.As(err, &refusal) {
+		t.Errorf("work for one log more: %v, want a refusal", err)
+	}
 	if err := o.Hello(t.Context(), txn.Fence{Log: 1, Epoch: 2}); err != nil {
 		t.Errorf("a known one: %v", err)
 	}

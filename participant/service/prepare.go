@@ -149,8 +149,12 @@ func (r *Resource) room(b *book, n txn.Name) participant.Vote {
 	return No(fmt.Sprintf("%d branches are prepared, and no more are allowed", r.cfg.MaxPrepared))
 }
 
-// ask is the service's vote, in the bounds of what a vote may be.
+// ask is the service's vote, in the bounds of what a vote may be. It is not asked where the call
+// has ended meanwhile, since nobody waits for it any more.
 func (r *Resource) ask(ctx context.Context, n txn.Name) participant.Vote {
+	if err := ctx.Err(); err != nil {
+		return participant.Vote{Reason: "the call has ended: " + err.Error()}
+	}
 	v, err := r.svc.Prepare(ctx, n)
 	if err != nil {
 		return participant.Vote{Reason: cut("the service could not say: " + err.Error())}

@@ -58,8 +58,8 @@ func TestAPrepareThatWasCutOff(t *testing.T) {
 				t.Errorf("work behind a prepare: %v, want ErrBranchLost", err)
 			}
 			stands(t, o.Inquire, first, participant.Branch{Name: n}, txn.StandingUnknown)
-			if l := o.listed(t, first); len(l) != 0 {
-				t.Errorf("listed while it may still be prepared: %v", l)
+			if l := o.listed(t, first); len(l) != 1 || l[0] != n {
+				t.Errorf("listed: %v, want %v, which the service may have prepared", l, n)
 			}
 			o = o.crash(t)
 			if l := o.listed(t, first); len(l) != 1 || l[0] != n {
@@ -258,5 +258,11 @@ func TestBranchesThatAreLeftAloneAreGivenUp(t *testing.T) {
 	}
 	if v := o.votes(t, first, name(2)); v.Vote != txn.VoteYes {
 		t.Errorf("the other one: %v (%s)", v.Vote, v.Reason)
+	}
+	// A listing gives up too: a service without new work must not hold what nobody wants.
+	c.advance(2 * time.Minute)
+	o.listed(t, first)
+	if keys := o.drawer.keys(name(3)); len(keys) != 0 {
+		t.Errorf("still held: %v", keys)
 	}
 }

@@ -21,7 +21,7 @@ var ErrClosed = errors.New("service: the resource is closed")
 // branch never overlap, and those about several may. Where the journal joins, a method works in
 // the transaction that the journal's package finds in its context, and what it did is taken back
 // if the method returns an error; else its changes must be durable when it returns, and it must
-// bear being repeated, also after it had succeeded.
+// bear being repeated, also after it had succeeded. A panic ends the process, as a crash would.
 type Service interface {
 	// Prepare makes sure that the branch can be committed whatever happens, and remembers what is
 	// to be done then. It is called for branches whose [Resource.Work] succeeded in this process.

@@ -56,7 +56,10 @@ func (r *Resource) join(ctx context.Context, s *slot, call uint64) error {
 	var epoch txn.Epoch
 	over := false
 	err := r.view(ctx, func(b *book) error {
-		log, _, err := b.log(s.name.Log)
+		log, known, err := b.log(s.name.Log)
+		if err == nil && !known {
+			err = b.roomForLog()
+		}
 		if err != nil {
 			return err
 		}

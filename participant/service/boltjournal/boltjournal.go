@@ -56,9 +56,9 @@ type update struct {
 	done chan error
 }
 
-// Open opens the journal in a file of its own, which is made if it does not exist. The service's
-// changes are not part of its transactions. On return the file and its name are durable. Only one
-// process can have it open.
+// Open opens the journal in a file of its own, which is made if it does not exist, in a directory
+// that does. The service's changes are not part of its transactions. On return the file and its
+// name are durable. Only one process can have it open.
 func Open(path string) (*Journal, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: lockWait, FreelistType: bbolt.FreelistMapType,
@@ -77,7 +77,8 @@ func Open(path string) (*Journal, error) {
 }
 
 // In keeps the journal in a file of the service's own, which stays the caller's: Close does not
-// close it. The methods of the service find the transaction of the journal by [Tx].
+// close it. The caller has made sure that the file's name is durable, and that no other process can
+// open it. The methods of the service find the transaction of the journal by [Tx].
 func In(db *bbolt.DB) (*Journal, error) {
 	if db.NoSync || db.IsReadOnly() {
 		return nil, errors.New("boltjournal: the file is not synced, or read only")

@@ -6,7 +6,9 @@
 //	}
 //
 // A crash is made by opening the service again on a copy of its directory, taken at that moment,
-// while the old one still runs; a service with a database elsewhere brings its own crash.
+// while the old one still runs; a service with a database elsewhere brings its own crash. Besides,
+// each call is cut off at each place where anybody looks at its context, and repeated, by the same
+// process and by the next one: what the service and its journal have done by then must fit.
 package servicetest
 
 import (
@@ -80,6 +82,7 @@ func (s *site) run(t *testing.T) {
 		Crash:   s.crashed,
 		Traits:  participanttest.Traits{Proof: participanttest.ProofMemory, Undecided: true},
 	})
+	s.runCuts(t)
 }
 
 // site is the store of the suite and how to get at it.
@@ -89,8 +92,9 @@ type site struct {
 	// ends says that a crash leaves nothing to close.
 	ends bool
 	dir  string
-	// last is the newest fence of the suite's log.
-	last txn.Fence
+	// last is the newest fence of the suite's log, and epoch the newest epoch of cutLog.
+	last  txn.Fence
+	epoch txn.Epoch
 }
 
 // resource presents an instance to the suite as one resource.
