@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/gavel-tx/gavel/coordinator"
 	"github.com/gavel-tx/gavel/participant"
@@ -40,6 +41,8 @@ type theatre struct {
 	money       *kv.Store
 	seats       *Seats
 	out         io.Writer
+	// wait bounds how long a commit waits for the branches after the decision. 0: the default.
+	wait time.Duration
 }
 
 // open makes or opens everything in dir.
@@ -98,14 +101,7 @@ func run(ctx context.Context, dir string, out io.Writer) error {
 }
 
 func sell(ctx context.Context, t *theatre) error {
-	err := t.transaction(ctx, []string{"money"}, func(b []txn.Enlisted) error {
-		_, err := t.money.Apply(ctx, b[0].Name, 1, []kv.Op{
-			{Kind: kv.OpPut, Key: []byte("ann"), Value: []byte("50")},
-			{Kind: kv.OpPut, Key: []byte("bob"), Value: []byte("50")},
-		})
-		return err
-	})
-	if err != nil {
+	if err := t.seed(ctx); err != nil {
 		return err
 	}
 	for _, buyer := range []string{"ann", "bob"} {
@@ -115,6 +111,17 @@ func sell(ctx context.Context, t *theatre) error {
 		}
 	}
 	return nil
+}
+
+// seed gives everybody something to spend.
+func (t *theatre) seed(ctx context.Context) error {
+	return t.transaction(ctx, []string{"money"}, func(b []txn.Enlisted) error {
+		_, err := t.money.Apply(ctx, b[0].Name, 1, []kv.Op{
+			{Kind: kv.OpPut, Key: []byte("ann"), Value: []byte("50")},
+			{Kind: kv.OpPut, Key: []byte("bob"), Value: []byte("50")},
+		})
+		return err
+	})
 }
 
 // buy takes the money first. That the seat is taken it overlooks, as applications do: its branch at
@@ -149,7 +156,7 @@ func (t *theatre) transaction(
 		_, err2 := t.coordinator.Rollback(ctx, begun.ID, err.Error())
 		return errors.Join(err, err2)
 	}
-	result, err := t.coordinator.Commit(ctx, txn.CommitRequest{ID: begun.ID})
+	result, err := t.coordinator.Commit(ctx, txn.CommitRequest{ID: begun.ID, Wait: t.wait})
 	if err != nil {
 		return err
 	}
