@@ -197,7 +197,10 @@ func surroundings() []Kill {
 
 // services are the mutants of a service with a journal.
 func services() []Kill {
-	const adapter = "participant/service"
+	const (
+		adapter = "participant/service"
+		table   = "participant/service/pgjournal"
+	)
 	return []Kill{
 		{"S9", "FENCE_IGNORED",
 			adapter, "TestConformanceBeside/an older epoch is fenced", "want ErrFenced"},
@@ -206,6 +209,10 @@ func services() []Kill {
 			adapter, "TestConformanceBeside/prepared work survives a crash", "want PREPARED"},
 		{"S5", "END_BEFORE_EFFECT",
 			adapter, "TestACommitIsToldOnlyWhenItIsDone", "0 effects, want 1"},
+		{"S9", "OWNER_IGNORED", table, "TestOneProcessOwnsTheJournal", "want ErrTaken"},
+		{"S14", "SEEN_ONCE", adapter, "TestACommitThatLandsLate", "2 effects, want 1"},
+		{"L1", "PREPARE_UNANNOUNCED",
+			adapter, "TestAPrepareThatWasCutOff", "which the service may have prepared"},
 		{"L1", "LATE_PREPARE_TAKEN",
 			adapter, "TestARollbackThatComesFirstIsKept", "work that came late"},
 	}

@@ -194,9 +194,9 @@ func (e entry) encode() []byte {
 	return binary.BigEndian.AppendUint64(v, uint64(e.at.UnixNano()))
 }
 
-func (b *book) evidence(e entry) txn.Evidence {
-	return txn.Evidence{Identity: b.identity(), XID: e.xid,
-		Position: txn.Position{Timeline: 1, LSN: e.xid}}
+// evidence is that of the branch with this number.
+func evidence(id txn.Identity, xid uint64) txn.Evidence {
+	return txn.Evidence{Identity: id, XID: xid, Position: txn.Position{Timeline: 1, LSN: xid}}
 }
 
 func nameKey(kind byte, n txn.Name) []byte { return append([]byte{kind}, n.String()...) }
@@ -366,35 +366,44 @@ func (e ended) finding() participant.Finding {
 	}
 }
 
-func found(s txn.Standing, reason string) participant.Finding {
-	return participant.Finding{Standing: s, Reason: reason}
+// sight is what the journal says about a branch at one moment.
+type sight struct {
+	entry    entry
+	ended    ended
+	position txn.Position
 }
 
-// vote is the answer to a Prepare of a branch that the journal knows, or has ended.
-func (b *book) vote(n txn.Name) (v participant.Vote, known bool, err error) {
-	e, err := b.branch(n)
-	if err != nil {
-		return v, false, err
+func (b *book) look(n txn.Name) (s sight, err error) {
+	s.position = b.position()
+	if s.entry, err = b.branch(n); err != nil {
+		return s, err
 	}
-	if e.phase == phasePrepared {
-		return participant.Vote{Vote: txn.VoteYes, Evidence: b.evidence(e)}, true, nil
+	s.ended, err = b.endOf(n)
+	return s, err
+}
+
+// closed says whether the branch is prepared or has ended, so that it is not at work.
+func (s sight) closed() bool {
+	return s.entry.phase == phasePrepared || s.ended.end != endNone
+}
+
+// errMoved is an Update's answer where the branch is not any more as it was seen: an earlier one,
+// of which it was not known whether it remains, has come to its end in between.
+var errMoved = errors.New("service: the branch has moved on since it was looked at")
+
+// still compares the branch with what was seen of it.
+func (b *book) still(n txn.Name, seen sight) error {
+	now, err := b.look(n)
+	if mutant.On(mutant.SeenOnce) {
+		return err
 	}
-	over, err := b.endOf(n)
-	if err != nil {
-		return v, false, err
+	if err == nil && (now.entry.phase != seen.entry.phase || now.entry.xid != seen.entry.xid ||
+		now.ended.end != seen.ended.end) {
+		err = errMoved
 	}
-	switch over.end {
-	case endNone:
-		return v, false, nil
-	case endCommitted:
-		return participant.Vote{Vote: txn.VoteYes, Evidence: b.evidence(entry{xid: over.xid})},
-			true, nil
-	case endReadOnly:
-		return participant.Vote{Vote: txn.VoteReadOnly}, true, nil
-	case endNo:
-		return participant.Vote{Vote: txn.VoteNo, Reason: over.reason, SQLState: over.sqlState},
-			true, nil
-	default:
-		return participant.Vote{Vote: txn.VoteNo, Reason: "the branch was rolled back"}, true, nil
-	}
+	return err
+}
+
+func found(s txn.Standing, reason string) participant.Finding {
+	return participant.Finding{Standing: s, Reason: reason}
 }

@@ -10,25 +10,6 @@ import (
 	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
-// sight is what the journal says about a branch at one moment.
-type sight struct {
-	entry    entry
-	ended    ended
-	position txn.Position
-}
-
-func (r *Resource) look(ctx context.Context, n txn.Name) (s sight, err error) {
-	err = r.view(ctx, func(b *book) (err error) {
-		s.position = b.position()
-		if s.entry, err = b.branch(n); err != nil {
-			return err
-		}
-		s.ended, err = b.endOf(n)
-		return err
-	})
-	return s, err
-}
-
 // examine makes sure that a branch is the caller's, and that this journal is the one that voted. A
 // finding with a standing is the answer.
 func (r *Resource) examine(f txn.Fence, b participant.Branch, s sight) participant.Finding {
@@ -58,14 +39,12 @@ func (r *Resource) finish(
 	return each(r, ctx, f, b, func(
 		ctx context.Context, s *slot, b participant.Branch,
 	) (participant.Finding, error) {
-		seen, err := r.look(ctx, s.name)
-		if err != nil {
-			return participant.Finding{}, err
-		}
-		if no := r.examine(f, b, seen); no.Standing != txn.StandingUnknown {
-			return no, nil
-		}
-		finding, err := one(ctx, f, s, seen)
+		finding, err := looking(ctx, r, s, func(seen sight) (participant.Finding, error) {
+			if no := r.examine(f, b, seen); no.Standing != txn.StandingUnknown {
+				return no, nil
+			}
+			return one(ctx, f, s, seen)
+		})
 		if step, ok := errors.AsType[stepError](err); ok {
 			return found(txn.StandingUnknown, cut("the service failed: "+step.Error())), nil
 		}
@@ -96,11 +75,7 @@ func (r *Resource) commit(
 			return participant.Finding{}, err
 		}
 	}
-	err := r.act(ctx, &f, func(ctx context.Context) error {
-		return r.svc.Commit(ctx, s.name)
-	}, func(b *book) error {
-		return b.conclude(s.name, ended{end: endCommitted}, r.cfg.MaxEnded)
-	})
+	err := r.act(ctx, &f, s.name, seen, r.svc.Commit, ended{end: endCommitted})
 	return found(txn.StandingCommitted, ""), err
 }
 
@@ -120,12 +95,15 @@ func (r *Resource) rollback(
 		return seen.ended.finding(), nil
 	case seen.entry.phase != phaseNone || s.work != nil:
 		return found(txn.StandingRolledBack, ""),
-			r.conclude(ctx, &f, s, ended{end: endRolledBack})
+			r.conclude(ctx, &f, s, seen, ended{end: endRolledBack})
 	case mutant.On(mutant.LatePrepareTaken):
 		return ended{end: endRefused}.finding(), nil
 	}
 	// The service knows nothing of it, and is not asked.
 	err := r.change(ctx, &f, func(_ context.Context, b *book) error {
+		if err := b.still(s.name, seen); err != nil {
+			return err
+		}
 		return b.conclude(s.name, ended{end: endRefused}, r.cfg.MaxEnded)
 	})
 	return ended{end: endRefused}.finding(), err
@@ -160,7 +138,7 @@ func (r *Resource) inquire(
 		finding = found(txn.StandingUnknown, "the branch is not prepared yet")
 	case s.work != nil || seen.entry.phase == phasePreparing:
 		finding = found(txn.StandingRolledBack, "it was never prepared")
-		err = r.conclude(ctx, &f, s, ended{end: endRolledBack})
+		err = r.conclude(ctx, &f, s, seen, ended{end: endRolledBack})
 	}
 	finding.Evidence = here
 	return finding, err
@@ -209,7 +187,8 @@ func (r *Resource) list(b *book) (participant.Listing, error) {
 			return true, nil // it is being asked at this moment
 		}
 		l.Branches = append(l.Branches, participant.Listed{
-			Name: name, Ours: true, Age: max(0, now.Sub(e.at)), Evidence: b.evidence(e),
+			Name: name, Ours: true, Age: max(0, now.Sub(e.at)),
+			Evidence: evidence(r.identity, e.xid),
 		})
 		return len(l.Branches) < participant.MaxListed, nil
 	})

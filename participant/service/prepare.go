@@ -17,13 +17,17 @@ func (r *Resource) Prepare(
 	return each(r, ctx, f, b, func(
 		ctx context.Context, s *slot, _ participant.Branch,
 	) (participant.Vote, error) {
-		return r.prepare(ctx, f, s)
+		if s.name.Log != f.Log {
+			return participant.Vote{Reason: "the branch belongs to another log"}, nil
+		}
+		return looking(ctx, r, s, func(seen sight) (participant.Vote, error) {
+			return r.prepare(ctx, f, s, seen)
+		})
 	})
 }
 
 // prepare is the vote of one branch:
 //
-//	another log's                         unknown
 //	prepared already, or committed since  the same yes, the same evidence
 //	has ended, or a rollback came first   no; read only if that was its vote
 //	preparing, by a process that is gone  no, and it is rolled back
@@ -31,58 +35,54 @@ func (r *Resource) Prepare(
 //	failed, given up, epoch over          no, and it is rolled back
 //	otherwise                             what the service says
 func (r *Resource) prepare(
-	ctx context.Context, f txn.Fence, s *slot,
-) (participant.Vote, error) {
-	if s.name.Log != f.Log {
-		return participant.Vote{Reason: "the branch belongs to another log"}, nil
-	}
-	vote, known, left, err := r.known(ctx, s.name)
+	ctx context.Context, f txn.Fence, s *slot, seen sight,
+) (vote participant.Vote, err error) {
 	switch {
-	case err != nil:
-		return participant.Vote{}, err
-	case known:
-		s.work = nil
-		return vote, nil
-	case s.work == nil && left:
-		return r.refuse(ctx, f, s, No("the service ended while it prepared the branch"))
+	case seen.closed():
+		return r.voted(seen), nil
+	case s.work == nil && seen.entry.phase == phasePreparing:
+		return r.refuse(ctx, f, s, seen, No("the service ended while it prepared the branch"))
 	case s.work == nil:
 		return participant.Vote{Reason: "no work of this branch is known here"}, nil
 	case s.work.vote == nil && s.work.stale(f.Epoch):
 		s.work.fail(No("its coordinator's epoch is over"))
 	}
 	if s.work.vote != nil {
-		return r.refuse(ctx, f, s, *s.work.vote)
+		return r.refuse(ctx, f, s, seen, *s.work.vote)
 	}
 	s.work.closed = true
 	if r.journal.Joins() {
-		vote, err = r.prepareWithin(ctx, f, s)
+		vote, err = r.prepareWithin(ctx, f, s, seen)
 	} else {
-		vote, err = r.prepareBeside(ctx, f, s)
+		vote, seen.entry, err = r.prepareBeside(ctx, f, s, seen)
 	}
 	switch {
 	case err != nil:
 		return participant.Vote{}, err
 	case vote.Vote == txn.VoteNo, vote.Vote == txn.VoteReadOnly:
-		return r.refuse(ctx, f, s, s.work.fail(vote))
+		return r.refuse(ctx, f, s, seen, s.work.fail(vote))
 	case vote.Vote == txn.VoteYes:
 		s.work = nil
 	}
 	return vote, nil
 }
 
-// known is the vote that the journal knows, and whether it knows of a prepare that was begun.
-func (r *Resource) known(
-	ctx context.Context, n txn.Name,
-) (v participant.Vote, known, left bool, err error) {
-	err = r.view(ctx, func(b *book) error {
-		if v, known, err = b.vote(n); err != nil {
-			return err
-		}
-		e, err := b.branch(n)
-		left = e.phase == phasePreparing
-		return err
-	})
-	return v, known, left, err
+// voted is the vote of a branch that the journal knows to be prepared, or to have ended.
+func (r *Resource) voted(seen sight) participant.Vote {
+	if seen.entry.phase == phasePrepared {
+		return participant.Vote{Vote: txn.VoteYes, Evidence: evidence(r.identity, seen.entry.xid)}
+	}
+	switch seen.ended.end {
+	case endCommitted:
+		return participant.Vote{Vote: txn.VoteYes, Evidence: evidence(r.identity, seen.ended.xid)}
+	case endReadOnly:
+		return participant.Vote{Vote: txn.VoteReadOnly}
+	case endNo:
+		return participant.Vote{Vote: txn.VoteNo, Reason: seen.ended.reason,
+			SQLState: seen.ended.sqlState}
+	default:
+		return participant.Vote{Vote: txn.VoteNo, Reason: "the branch was rolled back"}
+	}
 }
 
 // errNotYes takes back what a service did for a branch that did not vote Yes.
@@ -91,17 +91,20 @@ var errNotYes = errors.New("service: the vote is not yes")
 // prepareWithin has the service prepare in the transaction that says so. After another vote than
 // Yes all of it is taken back.
 func (r *Resource) prepareWithin(
-	ctx context.Context, f txn.Fence, s *slot,
+	ctx context.Context, f txn.Fence, s *slot, seen sight,
 ) (v participant.Vote, err error) {
 	err = r.change(ctx, &f, func(ctx context.Context, b *book) error {
-		if v = r.room(b, s.name); v.Vote != txn.VoteNo {
+		if err := b.still(s.name, seen); err != nil {
+			return err
+		}
+		if v = r.room(b, seen); v.Vote != txn.VoteNo {
 			v = r.ask(ctx, s.name)
 		}
 		if v.Vote != txn.VoteYes {
 			return errNotYes
 		}
 		e, err := b.keep(s.name, phasePrepared, f.Epoch, r.cfg.Now())
-		v.Evidence = b.evidence(e)
+		v.Evidence = evidence(r.identity, e.xid)
 		return err
 	})
 	if errors.Is(err, errNotYes) {
@@ -113,37 +116,40 @@ func (r *Resource) prepareWithin(
 // prepareBeside has the service prepare between two transactions. The first one keeps a branch from
 // being forgotten that the service has prepared and nobody heard of.
 func (r *Resource) prepareBeside(
-	ctx context.Context, f txn.Fence, s *slot,
-) (v participant.Vote, err error) {
-	var e entry
-	err = r.change(ctx, &f, func(_ context.Context, b *book) (err error) {
-		if v = r.room(b, s.name); v.Vote == txn.VoteNo {
-			return nil
-		}
-		e, err = b.keep(s.name, phasePreparing, f.Epoch, r.cfg.Now())
-		return err
-	})
+	ctx context.Context, f txn.Fence, s *slot, seen sight,
+) (v participant.Vote, e entry, err error) {
+	e = seen.entry
+	if !mutant.On(mutant.PrepareUnannounced) {
+		err = r.change(ctx, &f, func(_ context.Context, b *book) (err error) {
+			if v = r.room(b, seen); v.Vote == txn.VoteNo {
+				return nil
+			}
+			if err := b.still(s.name, seen); err != nil {
+				return err
+			}
+			e, err = b.keep(s.name, phasePreparing, f.Epoch, r.cfg.Now())
+			return err
+		})
+	}
 	if err != nil || v.Vote == txn.VoteNo {
-		return v, err
+		return v, e, err
 	}
 	if v = r.ask(ctx, s.name); v.Vote != txn.VoteYes {
-		return v, nil
+		return v, e, nil
 	}
-	err = r.change(ctx, &f, func(_ context.Context, b *book) (err error) {
-		v.Evidence = b.evidence(e)
-		if mutant.On(mutant.VoteBeforeDurable) {
-			return nil
-		}
-		_, err = b.keep(s.name, phasePrepared, f.Epoch, r.cfg.Now())
-		return err
-	})
-	return v, err
+	if !mutant.On(mutant.VoteBeforeDurable) {
+		err = r.change(ctx, &f, func(_ context.Context, b *book) (err error) {
+			e, err = b.keep(s.name, phasePrepared, f.Epoch, r.cfg.Now())
+			return err
+		})
+	}
+	v.Evidence = evidence(r.identity, e.xid)
+	return v, e, err
 }
 
 // room is No if there is none for another prepared branch.
-func (r *Resource) room(b *book, n txn.Name) participant.Vote {
-	if e, err := b.branch(n); err == nil && e.phase != phaseNone ||
-		int(b.meta.branches) < r.cfg.MaxPrepared {
+func (r *Resource) room(b *book, seen sight) participant.Vote {
+	if seen.entry.phase != phaseNone || int(b.meta.branches) < r.cfg.MaxPrepared {
 		return participant.Vote{}
 	}
 	return No(fmt.Sprintf("%d branches are prepared, and no more are allowed", r.cfg.MaxPrepared))
@@ -175,13 +181,13 @@ func (r *Resource) ask(ctx context.Context, n txn.Name) participant.Vote {
 // refuse ends a branch without effect, for good, and then votes so. Where that fails nobody can say
 // yet that the branch has ended.
 func (r *Resource) refuse(
-	ctx context.Context, f txn.Fence, s *slot, v participant.Vote,
+	ctx context.Context, f txn.Fence, s *slot, seen sight, v participant.Vote,
 ) (participant.Vote, error) {
 	how := endNo
 	if v.Vote == txn.VoteReadOnly {
 		how = endReadOnly
 	}
-	err := r.conclude(ctx, &f, s, ended{end: how, reason: v.Reason, sqlState: v.SQLState})
+	err := r.conclude(ctx, &f, s, seen, ended{end: how, reason: v.Reason, sqlState: v.SQLState})
 	if _, ok := errors.AsType[stepError](err); ok {
 		return participant.Vote{Reason: cut("it could not be rolled back: " + err.Error())}, nil
 	}
@@ -189,10 +195,10 @@ func (r *Resource) refuse(
 }
 
 // conclude rolls a branch back at the service and notes its end.
-func (r *Resource) conclude(ctx context.Context, f *txn.Fence, s *slot, e ended) error {
-	err := r.act(ctx, f, func(ctx context.Context) error {
-		return r.svc.Rollback(ctx, s.name)
-	}, func(b *book) error { return b.conclude(s.name, e, r.cfg.MaxEnded) })
+func (r *Resource) conclude(
+	ctx context.Context, f *txn.Fence, s *slot, seen sight, e ended,
+) error {
+	err := r.act(ctx, f, s.name, seen, r.svc.Rollback, e)
 	if err == nil {
 		s.work = nil
 	}

@@ -263,23 +263,62 @@ type stepError struct{ error }
 
 func (e stepError) Unwrap() error { return e.error }
 
-// act makes a step of the service and the entry that says so: in one transaction where the journal
-// joins, else the step first, so that the journal never says that something is done that is not.
+// act makes a step of the service about a branch that was seen so, and notes its end: in one
+// transaction where the journal joins, else the step first, so that the journal never says that
+// something is done that is not. Within the transaction the branch is looked at again: a step that
+// was made by an earlier one must not be made twice.
 func (r *Resource) act(
-	ctx context.Context, f *txn.Fence, step func(context.Context) error, note func(*book) error,
+	ctx context.Context, f *txn.Fence, n txn.Name, seen sight,
+	step func(context.Context, txn.Name) error, e ended,
 ) error {
 	if !r.journal.Joins() {
-		if err := step(ctx); err != nil {
+		if err := step(ctx, n); err != nil {
 			return stepError{err}
 		}
-		return r.change(ctx, f, func(_ context.Context, b *book) error { return note(b) })
 	}
 	return r.change(ctx, f, func(ctx context.Context, b *book) error {
-		if err := step(ctx); err != nil {
-			return stepError{err}
+		if err := b.still(n, seen); err != nil {
+			return err
 		}
-		return note(b)
+		if r.journal.Joins() {
+			if err := step(ctx, n); err != nil {
+				return stepError{err}
+			}
+		}
+		return b.conclude(n, e, r.cfg.MaxEnded)
 	})
+}
+
+// look is what the journal says about a branch. What it says of one that is prepared, or has ended,
+// goes before what memory has of it.
+func (r *Resource) look(ctx context.Context, s *slot) (seen sight, err error) {
+	err = r.view(ctx, func(b *book) (err error) {
+		seen, err = b.look(s.name)
+		return err
+	})
+	if err == nil && seen.closed() {
+		s.work = nil
+	}
+	return seen, err
+}
+
+// maxLooks bounds how often a branch is looked at because it has moved on.
+const maxLooks = 3
+
+// looking does something about a branch as it is seen, and again where it has moved on meanwhile.
+func looking[T any](
+	ctx context.Context, r *Resource, s *slot, do func(sight) (T, error),
+) (answer T, err error) {
+	for range maxLooks {
+		var seen sight
+		if seen, err = r.look(ctx, s); err != nil {
+			return answer, err
+		}
+		if answer, err = do(seen); !errors.Is(err, errMoved) {
+			return answer, err
+		}
+	}
+	return answer, err
 }
 
 // admit lets a call of a coordinator in. An epoch that is new is durable before anything is done

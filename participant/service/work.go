@@ -146,9 +146,13 @@ func (r *Resource) giveUp(
 		return err
 	}
 	defer r.branches.release(s)
-	if s.work == nil || !due(s.work) {
-		return nil
-	}
-	v := s.work.fail(No(reason))
-	return r.conclude(ctx, nil, s, ended{end: endNo, reason: v.Reason, sqlState: v.SQLState})
+	_, err = looking(ctx, r, s, func(seen sight) (struct{}, error) {
+		if s.work == nil || !due(s.work) {
+			return struct{}{}, nil
+		}
+		v := s.work.fail(No(reason))
+		return struct{}{}, r.conclude(ctx, nil, s, seen,
+			ended{end: endNo, reason: v.Reason, sqlState: v.SQLState})
+	})
+	return err
 }

@@ -134,4 +134,10 @@ const (
 	FenceNotKept
 	// EndBeforeEffect notes that a branch is committed before its service has committed it.
 	EndBeforeEffect
+	// PrepareUnannounced asks a service to prepare before the journal says so.
+	PrepareUnannounced
+	// OwnerIgnored goes on with a journal that another process has taken over.
+	OwnerIgnored
+	// SeenOnce acts on what a branch was before the transaction.
+	SeenOnce
 )

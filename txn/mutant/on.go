@@ -12,7 +12,7 @@ import (
 const Enabled = true
 
 // count is the number of IDs.
-const count = EndBeforeEffect + 1
+const count = SeenOnce + 1
 
 // names are the words for the mutants in the environment, in their order.
 var names = [count]string{
@@ -34,6 +34,7 @@ var names = [count]string{
 	"DELEGATE_UNWRITTEN", "DELEGATE_PRESUMED", "DELEGATE_DECIDES_FIRST", "DELEGATE_ASYNCHRONOUS",
 	"DELEGATE_ANYWHEN", "MARKER_ONLY_READ", "MARKER_LOSS_UNNOTICED", "MARKER_REMOVED_EARLY",
 	"LATE_PREPARE_TAKEN", "FENCE_NOT_KEPT", "END_BEFORE_EFFECT",
+	"PREPARE_UNANNOUNCED", "OWNER_IGNORED", "SEEN_ONCE",
 }
 
 func (id ID) String() string { return names[id] }
