@@ -37,6 +37,7 @@
 //   - After a Yes to Prepare, Commit of that branch succeeds, whatever crashes in between: other
 //     branches cannot take away what it needs.
 //   - Rollback is welcome in every state, also for a branch that it does not know.
+//   - One process speaks for it: the work of a branch and its Prepare meet in the same Resource.
 //   - Its methods do not call the Resource, and where the journal joins they start no transaction
 //     of their own in that database.
 //
