@@ -17,6 +17,8 @@ const (
 	MaxKeyLen = 255
 	// MaxResourceNameLen bounds the name of a resource, in bytes.
 	MaxResourceNameLen = 63
+	// MaxPartLen bounds the name of a part of a transaction, in bytes.
+	MaxPartLen = 64
 	// MaxReasonLen bounds a reason (of a rollback, a refusal, an operator), in bytes; longer ones
 	// are cut.
 	MaxReasonLen = 512
@@ -35,6 +37,11 @@ type BeginRequest struct {
 	// ID is zero for a new transaction. Otherwise Resources join that one, and Timeout, Label and
 	// the key are ignored. A resource that is enlisted already keeps its branch.
 	ID ID
+	// Part, with ID set, tells apart those who work in one transaction: each part has branches of
+	// its own, also at a resource where another part has one. It is empty for the client that began
+	// the transaction; any other process that takes part makes up a name that nobody else has, at
+	// most MaxPartLen printable bytes. Who uses the same name again gets the same branches.
+	Part string
 	// Resources are the registered names to enlist at once, one branch each. It may be empty.
 	Resources []string
 	// Timeout is how long the transaction may stay undecided. Defaults to DefaultTimeout.
@@ -64,8 +71,8 @@ type Begun struct {
 	// the branches so far: until the marker is found, or one was put in its place that says the
 	// opposite, nobody can say how the transaction ends.
 	Delegate BranchNo
-	// Branches are all branches of the transaction so far, in the order of their numbers. A branch
-	// may be prepared only after it stands here.
+	// Branches are all branches so far of the part that asked, in the order of their numbers. A
+	// branch may be prepared only after it stands here.
 	Branches []Enlisted
 	// Timeout is what remains until an undecided transaction is rolled back.
 	Timeout time.Duration
@@ -105,6 +112,10 @@ type CommitRequest struct {
 	// Votes of branches that their client prepared. Branches without a vote are prepared by the
 	// coordinator.
 	Votes []BranchVote
+	// Complete says that Votes holds a vote of every branch, of every part, that is to commit: one
+	// without a vote, which a part enlisted that its client has not heard of, makes it a rollback,
+	// prepared or not.
+	Complete bool
 	// Intent announces that the client is preparing the branches at this moment, and will send
 	// their votes in a second request. The coordinator writes the intent down meanwhile, which is
 	// what the parallel plan gains; it answers at once, with an outcome that is not known yet. An

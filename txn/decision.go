@@ -34,7 +34,7 @@ func AppendDecision(b []byte, votes []BranchVote) []byte {
 // ParseDecision is the inverse of [AppendDecision]. The votes share nothing with b. An error wraps
 // [ErrDecision], and means that nothing is known about the transaction.
 func ParseDecision(b []byte) ([]BranchVote, error) {
-	r := decisionReader{rest: b}
+	r := reader{rest: b, is: ErrDecision}
 	if version := r.next(1<<8 - 1); r.err == nil && version != decisionVersion {
 		return nil, fmt.Errorf("%w: version %d", ErrDecision, version)
 	}
@@ -61,19 +61,21 @@ func ParseDecision(b []byte) ([]BranchVote, error) {
 	return votes, nil
 }
 
-// decisionReader reads numbers until the first one that cannot be.
-type decisionReader struct {
+// reader reads numbers until the first one that cannot be.
+type reader struct {
 	rest []byte
 	err  error
+	// is the error that err wraps.
+	is error
 }
 
-func (r *decisionReader) next(limit uint64) uint64 {
+func (r *reader) next(limit uint64) uint64 {
 	n, size := binary.Uvarint(r.rest)
 	switch {
 	case r.err != nil:
 		return 0
 	case size <= 0 || n > limit:
-		r.err = fmt.Errorf("%w: %d bytes before its end are no number up to %d", ErrDecision,
+		r.err = fmt.Errorf("%w: %d bytes before its end are no number up to %d", r.is,
 			len(r.rest), limit)
 		return 0
 	}

@@ -134,7 +134,7 @@ func encodable(call *gavelv1.SessionCall) bool {
 			allValid(b.GetResources())
 	case *gavelv1.SessionCall_Enlist:
 		return valid(c.Enlist.GetTransactionId()) && allValid(c.Enlist.GetResources()) &&
-			valid(c.Enlist.GetDelegate())
+			valid(c.Enlist.GetDelegate()) && valid(c.Enlist.GetPart())
 	case *gavelv1.SessionCall_Commit:
 		for _, v := range c.Commit.GetVotes() {
 			if !valid(v.GetReason()) || !valid(v.GetSqlstate()) {

@@ -161,6 +161,7 @@ func (c *Client) begin(ctx context.Context, r txn.BeginRequest) (txn.Begun, erro
 func (c *Client) enlist(ctx context.Context, r txn.BeginRequest) (txn.Begun, error) {
 	a, err := c.calls.enlist(ctx, &gavelv1.EnlistBranchRequest{
 		TransactionId: r.ID.String(), Resources: slices.Clone(r.Resources), Delegate: r.Delegate,
+		Part: r.Part,
 	})
 	if err != nil {
 		return txn.Begun{}, err

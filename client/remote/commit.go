@@ -135,6 +135,7 @@ func commitRequest(r txn.CommitRequest) *gavelv1.CommitTransactionRequest {
 		AckLevel:      wire.EncodeAckLevel(r.Ack),
 		Intent:        r.Intent,
 		Plan:          wire.EncodePlan(r.Plan),
+		Complete:      r.Complete,
 	}
 	if r.Wait != 0 {
 		out.Wait = durationpb.New(r.Wait)

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"crypto/sha256"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 
@@ -47,16 +48,17 @@ func (m *Machine) begin(e Begin) {
 	if !key.IsZero() {
 		m.keyed[key.Hash] = t
 	}
-	m.join(t, e.Request.Resources)
+	e.Request.Part = ""
+	m.join(t, e.Request)
 	m.arm(t)
 	if m.delegate(t, e.Request.Delegate) {
 		m.waitBegun(t, e.Req)
 		return
 	}
-	m.reply(Reply{Req: e.Req, Begun: m.begun(t)})
+	m.reply(Reply{Req: e.Req, Begun: m.begun(t, e.Request.Part)})
 }
 
-// enlist adds resources to a transaction that runs. A resource that is in it already keeps its
+// enlist adds resources to a transaction that runs. A resource that the part has already keeps its
 // branch.
 func (m *Machine) enlist(e Begin) {
 	t := m.live[e.Request.ID]
@@ -70,7 +72,12 @@ func (m *Machine) enlist(e Begin) {
 			"%s is being committed, and its set of branches is closed", t.id)})
 		return
 	}
-	if err := m.refuseResources(e.Request.Resources, t); err != nil {
+	if n := len(e.Request.Part); n > txn.MaxPartLen || !printable(e.Request.Part) {
+		m.reply(Reply{Req: e.Req, Err: invalid("part",
+			"it has %d bytes, and %d printable ones are the limit", n, txn.MaxPartLen)})
+		return
+	}
+	if err := m.refuseResources(e.Request.Resources, t, e.Request.Part); err != nil {
 		m.reply(Reply{Req: e.Req, Err: err})
 		return
 	}
@@ -78,7 +85,7 @@ func (m *Machine) enlist(e Begin) {
 		m.reply(Reply{Req: e.Req, Err: err})
 		return
 	}
-	m.join(t, e.Request.Resources)
+	m.join(t, e.Request)
 	if t.plan == txn.PlanDelegate {
 		if t.intended < len(t.branches) {
 			m.recordDelegate(t)
@@ -88,32 +95,36 @@ func (m *Machine) enlist(e Begin) {
 			return
 		}
 	}
-	m.reply(Reply{Req: e.Req, Begun: m.begun(t)})
+	m.reply(Reply{Req: e.Req, Begun: m.begun(t, e.Request.Part)})
 }
 
-func (m *Machine) join(t *transaction, names []string) {
-	for _, name := range names {
+func (m *Machine) join(t *transaction, r txn.BeginRequest) {
+	for _, name := range r.Resources {
 		rm := m.byName[name].RM
-		if !t.has(rm) {
+		if !t.has(rm, r.Part) {
 			no := txn.BranchNo(len(t.branches) + 1)
-			t.branches = append(t.branches, branch{no: no, rm: rm, state: txn.BranchEnlisted})
+			t.branches = append(t.branches,
+				branch{no: no, rm: rm, part: r.Part, state: txn.BranchEnlisted})
 		}
 	}
 }
 
-func (t *transaction) has(rm RM) bool {
-	for _, b := range t.branches {
-		if b.rm == rm {
-			return true
-		}
-	}
-	return false
+// has says whether a part has a branch at a resource. Two parts must never share one: both would
+// prepare it, and one vote would stand for the work of two.
+func (t *transaction) has(rm RM, part string) bool {
+	return slices.ContainsFunc(t.branches, func(b branch) bool {
+		return b.rm == rm && (b.part == part || mutant.On(mutant.PartsShare))
+	})
 }
 
-func (m *Machine) begun(t *transaction) *txn.Begun {
+// begun is what a part hears of its branches.
+func (m *Machine) begun(t *transaction, part string) *txn.Begun {
 	b := &txn.Begun{ID: t.id, Delegate: t.delegateNo,
 		Timeout: txn.Nanoseconds(int64(t.deadline - m.now))}
 	for _, x := range t.branches {
+		if x.part != part && !mutant.On(mutant.PartsShare) {
+			continue
+		}
 		b.Branches = append(b.Branches, txn.Enlisted{
 			Branch: x.no, Resource: m.resources[x.rm-1].Name, Name: txn.NameOf(t.id, x.no),
 			At: x.evidence,
@@ -244,10 +255,10 @@ func (m *Machine) refuseBegin(r txn.BeginRequest) error {
 			m.cfg.MaxKeys,
 		)
 	}
-	return m.refuseResources(r.Resources, nil)
+	return m.refuseResources(r.Resources, nil, "")
 }
 
-func (m *Machine) refuseResources(names []string, t *transaction) error {
+func (m *Machine) refuseResources(names []string, t *transaction, part string) error {
 	fresh := map[string]bool{}
 	for _, name := range names {
 		if err := checkResourceName("resources", name); err != nil {
@@ -277,7 +288,7 @@ func (m *Machine) refuseResources(names []string, t *transaction) error {
 				m.cfg.MaxPending,
 			)
 		}
-		fresh[name] = t == nil || !t.has(r.RM)
+		fresh[name] = t == nil || !t.has(r.RM, part)
 	}
 	n := 0
 	for _, f := range fresh {

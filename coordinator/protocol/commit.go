@@ -3,6 +3,7 @@ package protocol
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/gavel-tx/gavel/txn"
 	"github.com/gavel-tx/gavel/txn/mutant"
@@ -46,6 +47,9 @@ func (m *Machine) commit(e Commit) {
 		t.votesBy = m.now + m.cfg.VoteTimeout
 	}
 	m.takeVotes(t, r.Votes)
+	if r.Complete {
+		m.missVotes(t, r.Votes)
+	}
 	if !m.onePhase(t) {
 		if r.Ack == txn.AckDecided && r.Plan != txn.PlanClassic {
 			m.intend(t)
@@ -79,6 +83,22 @@ func (m *Machine) takeVotes(t *transaction, votes []txn.BranchVote) {
 	for _, v := range votes {
 		if t.undecided() {
 			m.takeVote(t, v, true)
+		}
+	}
+}
+
+// missVotes calls off what has a branch of which its client has not heard. Whoever enlisted it may
+// be preparing it at this moment, on the order of a call that was made again since: what that call
+// did must not commit twice.
+func (m *Machine) missVotes(t *transaction, votes []txn.BranchVote) {
+	for _, b := range t.branches {
+		heard := slices.ContainsFunc(votes, func(v txn.BranchVote) bool {
+			return v.Branch == b.no
+		})
+		if t.undecided() && !heard && !mutant.On(mutant.UnheardCommits) {
+			m.abort(t, abortReason{txn.CauseVoteUnknown, fmt.Sprintf(
+				"branch %d was enlisted by a call of which its client has heard no vote", b.no),
+				m.resources[b.rm-1].Name, ""})
 		}
 	}
 }

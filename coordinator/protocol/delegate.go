@@ -53,7 +53,7 @@ func (m *Machine) delegate(t *transaction, name string) bool {
 		return false
 	}
 	r := m.byName[name]
-	if r == nil || !r.delegate || r.down || r.held || r.refused || !t.has(r.RM) {
+	if r == nil || !r.delegate || r.down || r.held || r.refused || !t.has(r.RM, "") {
 		return false
 	}
 	t.plan = txn.PlanDelegate
@@ -114,7 +114,7 @@ func (m *Machine) replyBegun(t *transaction, req ReqID) {
 		return
 	}
 	t.told = true
-	m.reply(Reply{Req: req, Begun: m.begun(t)})
+	m.reply(Reply{Req: req, Begun: m.begun(t, "")})
 }
 
 // refuseStranger keeps everybody but the client that decides from adding branches: its marker would
@@ -125,11 +125,11 @@ func (m *Machine) refuseStranger(t *transaction, r txn.BeginRequest) error {
 	}
 	name := m.resources[t.branch(t.delegateNo).rm-1].Name
 	for _, res := range r.Resources {
-		switch isNew := !t.has(m.byName[res].RM); {
+		switch isNew := !t.has(m.byName[res].RM, r.Part); {
 		case isNew && !m.room:
 			return txn.Refusef(txn.ReasonLogFull, "resources",
 				"the disk of the log is full; what is left is kept for decisions under way")
-		case isNew && r.Delegate != name:
+		case isNew && (r.Delegate != name || r.Part != ""):
 			return txn.Refusef(txn.ReasonClosed, "resources", "the decision of %s is left to %q, "+
 				"and only the client that decides may enlist %q", t.id, name, res)
 		}

@@ -201,6 +201,7 @@ func (h *history) position(d *datadriven.TestData) txn.Position {
 func (h *history) beginRequest(d *datadriven.TestData) txn.BeginRequest {
 	r := txn.BeginRequest{
 		Delegate: h.arg(d, "delegate"),
+		Part:     h.arg(d, "part"),
 		Label:    h.arg(d, "label"),
 		Key:      h.arg(d, "key"),
 		Body:     []byte(h.arg(d, "body")),
@@ -227,7 +228,8 @@ func (h *history) beginRequest(d *datadriven.TestData) txn.BeginRequest {
 }
 
 func (h *history) commitRequest(d *datadriven.TestData) txn.CommitRequest {
-	r := txn.CommitRequest{ID: h.id(d), Votes: h.votes(d), Intent: d.HasArg("intent")}
+	r := txn.CommitRequest{ID: h.id(d), Votes: h.votes(d), Intent: d.HasArg("intent"),
+		Complete: d.HasArg("complete")}
 	switch h.arg(d, "plan") {
 	case "classic":
 		r.Plan = txn.PlanClassic

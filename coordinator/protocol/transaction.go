@@ -48,8 +48,10 @@ type transaction struct {
 
 // branch is one branch of a transaction.
 type branch struct {
-	no       txn.BranchNo
-	rm       RM
+	no txn.BranchNo
+	rm RM
+	// part is whose branch it is.
+	part     string
 	state    txn.BranchState
 	evidence txn.Evidence
 	// asked: a Prepare message is out. forced: a heuristic record is on its way to the disk.

@@ -64,8 +64,11 @@ func enlistRequest(r *gavelv1.EnlistBranchRequest) (txn.BeginRequest, error) {
 	if err := checkResources(r.GetResources()); err != nil {
 		return txn.BeginRequest{}, err
 	}
+	if n := len(r.GetPart()); n > txn.MaxPartLen {
+		return txn.BeginRequest{}, tooLong("part", n, txn.MaxPartLen)
+	}
 	return txn.BeginRequest{
-		ID: id, Resources: r.GetResources(), Delegate: r.GetDelegate(),
+		ID: id, Resources: r.GetResources(), Delegate: r.GetDelegate(), Part: r.GetPart(),
 	}, nil
 }
 
@@ -94,7 +97,7 @@ func (s *Server) commitRequest(r *gavelv1.CommitTransactionRequest) (txn.CommitR
 	}
 	return txn.CommitRequest{
 		ID: id, Votes: votes, Ack: wire.DecodeAckLevel(r.GetAckLevel()), Wait: wait,
-		Intent: r.GetIntent(), Plan: wire.DecodePlan(r.GetPlan()),
+		Intent: r.GetIntent(), Plan: wire.DecodePlan(r.GetPlan()), Complete: r.GetComplete(),
 	}, nil
 }
 

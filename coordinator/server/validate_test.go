@@ -141,6 +141,11 @@ func testEnlistIsChecked(t *testing.T, connect connector) {
 		TransactionId: id, Resources: []string{"ä"},
 	})
 	refused(t, "odd", err, txn.ReasonInvalid, "resources[0]")
+	_, err = client.EnlistBranch(t.Context(), &gavelv1.EnlistBranchRequest{
+		TransactionId: id, Resources: []string{"a"},
+		Part: strings.Repeat("x", txn.MaxPartLen+1),
+	})
+	refused(t, "long part", err, txn.ReasonInvalid, "part")
 }
 
 func TestVotesAreChecked(t *testing.T) { eachWay(t, testVotesAreChecked) }

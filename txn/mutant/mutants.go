@@ -112,6 +112,16 @@ const (
 	TimeoutMeansAborted
 	// ClientRollsBack finishes prepared branches from the application after Commit was sent.
 	ClientRollsBack
+	// UnheardCommits leaves it to the coordinator to look for a vote that its client never heard.
+	UnheardCommits
+	// PartsShare gives the parts of a transaction one branch at a resource.
+	PartsShare
+	// FailedCallForgotten lets a transaction commit although a call within it failed.
+	FailedCallForgotten
+	// CallUnderWay lets one commit while a call within it has not ended.
+	CallUnderWay
+	// NoTrailerIsYes takes a call without votes for one that did nothing.
+	NoTrailerIsYes
 	// DelegateUnwritten tells of a transaction whose delegate is not on the disk yet.
 	DelegateUnwritten
 	// DelegatePresumed calls one off without asking for its marker.

@@ -892,7 +892,12 @@ type EnlistBranchRequest struct {
 	Resources []string `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Where the decision is left to a branch, the resource of that one: only the client that decides
 	// may enlist more. Otherwise it is ignored.
-	Delegate      string `protobuf:"bytes,3,opt,name=delegate,proto3" json:"delegate,omitempty"`
+	Delegate string `protobuf:"bytes,3,opt,name=delegate,proto3" json:"delegate,omitempty"`
+	// Tells apart those who work in one transaction: each part has branches of its own, also at a
+	// resource where another part has one. Empty for the client that began the transaction; any other
+	// process that takes part in it makes up a name that nobody else has. At most 64 bytes of
+	// printable text. Who uses the same name again gets the same branches.
+	Part          string `protobuf:"bytes,4,opt,name=part,proto3" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -948,10 +953,17 @@ func (x *EnlistBranchRequest) GetDelegate() string {
 	return ""
 }
 
+func (x *EnlistBranchRequest) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
 // Response of EnlistBranch.
 type EnlistBranchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// All branches of the transaction so far.
+	// All branches so far of the part that asked.
 	Branches []*Branch `protobuf:"bytes,1,rep,name=branches,proto3" json:"branches,omitempty"`
 	// What remains until an undecided transaction is rolled back.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
@@ -1036,7 +1048,10 @@ type CommitTransactionRequest struct {
 	Intent bool `protobuf:"varint,5,opt,name=intent,proto3" json:"intent,omitempty"`
 	// PLAN_CLASSIC rules the parallel plan out; PLAN_UNSPECIFIED leaves the choice to the
 	// coordinator. No other plan can be asked for.
-	Plan          Plan `protobuf:"varint,6,opt,name=plan,proto3,enum=gavel.v1.Plan" json:"plan,omitempty"`
+	Plan Plan `protobuf:"varint,6,opt,name=plan,proto3,enum=gavel.v1.Plan" json:"plan,omitempty"`
+	// The votes are of every branch that is to commit: one without a vote makes this a rollback, in
+	// place of being prepared by the coordinator.
+	Complete      bool `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1111,6 +1126,13 @@ func (x *CommitTransactionRequest) GetPlan() Plan {
 		return x.Plan
 	}
 	return Plan_PLAN_UNSPECIFIED
+}
+
+func (x *CommitTransactionRequest) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
 }
 
 // Response of CommitTransaction. It is given only for a committed transaction, and to an intent.
@@ -2031,22 +2053,24 @@ const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\bbranches\x18\x02 \x03(\v2\x10.gavel.v1.BranchR\bbranches\x123\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x121\n" +
 	"\bexisting\x18\x04 \x01(\v2\x15.gavel.v1.TransactionR\bexisting\x12\x1a\n" +
-	"\bdelegate\x18\x05 \x01(\rR\bdelegate\"v\n" +
+	"\bdelegate\x18\x05 \x01(\rR\bdelegate\"\x8a\x01\n" +
 	"\x13EnlistBranchRequest\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12\x1c\n" +
 	"\tresources\x18\x02 \x03(\tR\tresources\x12\x1a\n" +
-	"\bdelegate\x18\x03 \x01(\tR\bdelegate\"\x95\x01\n" +
+	"\bdelegate\x18\x03 \x01(\tR\bdelegate\x12\x12\n" +
+	"\x04part\x18\x04 \x01(\tR\x04part\"\x95\x01\n" +
 	"\x14EnlistBranchResponse\x12,\n" +
 	"\bbranches\x18\x01 \x03(\v2\x10.gavel.v1.BranchR\bbranches\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1a\n" +
-	"\bdelegate\x18\x03 \x01(\rR\bdelegate\"\x89\x02\n" +
+	"\bdelegate\x18\x03 \x01(\rR\bdelegate\"\xa5\x02\n" +
 	"\x18CommitTransactionRequest\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12*\n" +
 	"\x05votes\x18\x02 \x03(\v2\x14.gavel.v1.BranchVoteR\x05votes\x12/\n" +
 	"\tack_level\x18\x03 \x01(\x0e2\x12.gavel.v1.AckLevelR\backLevel\x12-\n" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x16\n" +
 	"\x06intent\x18\x05 \x01(\bR\x06intent\x12\"\n" +
-	"\x04plan\x18\x06 \x01(\x0e2\x0e.gavel.v1.PlanR\x04plan\"\x81\x01\n" +
+	"\x04plan\x18\x06 \x01(\x0e2\x0e.gavel.v1.PlanR\x04plan\x12\x1a\n" +
+	"\bcomplete\x18\a \x01(\bR\bcomplete\"\x81\x01\n" +
 	"\x19CommitTransactionResponse\x127\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x15.gavel.v1.TransactionR\vtransaction\x12+\n" +
 	"\x11pending_resources\x18\x02 \x03(\tR\x10pendingResources\"[\n" +
