@@ -31,7 +31,8 @@ type part struct {
 
 // finish ends the transaction after its function has returned.
 func (t *transaction) finish(ctx context.Context, ended, fnErr error) error {
-	open, why := t.end()
+	open, failed := t.end()
+	why := failed
 	switch {
 	case fnErr != nil:
 		why = fnErr
@@ -39,7 +40,9 @@ func (t *transaction) finish(ctx context.Context, ended, fnErr error) error {
 		why = fmt.Errorf("client: the context ended before the transaction did: %w", ended)
 	}
 	if why != nil {
-		return t.abort(ctx, open, abortedBy(txn.CauseClient, "", why))
+		a := abortedBy(txn.CauseClient, "", why)
+		a.learn(failed)
+		return t.abort(ctx, open, a)
 	}
 	return t.commit(ctx, open)
 }
@@ -58,9 +61,7 @@ func (t *transaction) abort(ctx context.Context, open []*entry, a *AbortedError)
 // abandon rolls the sessions back, on a context that the end of ctx does not shorten: it has
 // probably ended already. Then the coordinator may forget the transaction, if it ever heard of it.
 func (t *transaction) abandon(ctx context.Context, open []*entry) {
-	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-	defer cancel()
-	each(open, func(e *entry) { e.branch.Finish(back, false) })
+	rollBack(ctx, open)
 	t.tell(ctx, txn.VoteNo, "its client rolled back")
 }
 
@@ -127,6 +128,9 @@ func (t *transaction) commit(ctx context.Context, open []*entry) error {
 	begun, err := t.registrar.wait(ctx)
 	if err == nil {
 		err = name(all, begun)
+	}
+	if votes, _ := t.foreign(); err == nil {
+		err = apart(all, votes)
 	}
 	if err != nil {
 		return t.abort(ctx, open, t.refused(err))
@@ -324,15 +328,23 @@ func (t *transaction) commitByVote(
 	return outcomeError(result)
 }
 
-// request is the one Commit with all votes.
+// request is the one Commit with all votes. Where other processes were called their votes are among
+// them, and no branch commits whose vote did not come home: it could be that of a call which was
+// made twice.
 func (t *transaction) request(id txn.ID, all []*part) txn.CommitRequest {
 	r := txn.CommitRequest{ID: id, Ack: t.set.ack, Wait: t.set.wait, Plan: t.set.plan}
+	votes, called := t.foreign()
 	for _, p := range all {
-		if p.review.Elsewhere {
-			// A branch without a vote is asked for at its resource.
+		if p.review.Elsewhere && !called {
+			// A branch without a vote is asked for at its resource. After calls it has one, which
+			// is unknown, and does the same.
 			continue
 		}
 		r.Votes = append(r.Votes, p.vote)
+	}
+	if called {
+		r.Votes = append(r.Votes, votes...)
+		r.Complete, r.Plan = true, txn.PlanClassic
 	}
 	return r
 }
@@ -358,9 +370,10 @@ func (t *transaction) announce(
 	ctx context.Context, id txn.ID, readers, writers []*part,
 ) (done func()) {
 	s := t.set
+	_, called := t.foreign()
 	unsure := slices.ContainsFunc(writers, func(p *part) bool { return p.review.Unsure })
 	if s.ack != txn.AckDecided || s.plan != txn.PlanUnset || len(readers) > 0 || unsure ||
-		len(writers) < 2 {
+		called || len(writers) < 2 {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -80,10 +80,11 @@ func Plan(p txn.Plan) Option { return func(s *settings) { s.plan = p } }
 // It needs the marker schema at the database, which `gavel markers` makes, and a branch that can
 // commit with a marker, as that of a pgxtx.DB. The transaction is decided as without it if the
 // resource is not among the first two that take part; with an IdempotencyKey, or after an IDFrom
-// that came before them; with ReadOnly; and wherever the coordinator does not agree, for example
-// because the schema is missing. Branches that other processes enlist, and those whose work is kept
-// by their resource, as that of a kvtx.DB, have no place in such a transaction. Defaults to none;
-// at most txn.MaxResourceNameLen bytes.
+// or a call of another process that came before them; with ReadOnly; and wherever the coordinator
+// does not agree, for example because the schema is missing. Branches that other processes enlist,
+// and those whose work is kept by their resource, as that of a kvtx.DB, have no place in such a
+// transaction: once it is agreed upon, a call that takes it along fails. Defaults to none; at most
+// txn.MaxResourceNameLen bytes.
 func Delegate(resource string) Option { return func(s *settings) { s.delegate = resource } }
 
 // Wait bounds how long, after the decision, a commit with txn.AckApplied waits for its branches.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -31,6 +32,8 @@ type registrar struct {
 		err     error
 		// idle is closed while nothing is wanted; a new one is made when something is.
 		idle chan struct{}
+		// until is when an undecided transaction is rolled back, or zero if that is not known.
+		until time.Time
 	}
 }
 
@@ -40,6 +43,21 @@ func newRegistrar(ctx context.Context, d Decider, r txn.BeginRequest) *registrar
 	reg := &registrar{decider: d, request: r}
 	reg.ctx, reg.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return reg
+}
+
+// joins makes the registrar one of a transaction that is known already, before its first use.
+func (r *registrar) joins(id txn.ID, remaining time.Duration) {
+	r.mu.begun.ID = id
+	r.mu.idle = make(chan struct{})
+	close(r.mu.idle)
+	r.setUntil(remaining)
+}
+
+// setUntil notes what remains. The caller holds the lock.
+func (r *registrar) setUntil(remaining time.Duration) {
+	if remaining > 0 {
+		r.mu.until = time.Now().Add(remaining)
+	}
 }
 
 // want has the resources enlisted. It does not wait. With no names it only makes the transaction
@@ -72,8 +90,12 @@ func (r *registrar) run() {
 			return
 		}
 		begun, err := r.decider.Begin(r.ctx, req)
-		if err == nil && begun.ID.IsZero() {
+		switch {
+		case err == nil && begun.ID.IsZero():
 			err = fmt.Errorf("client: the coordinator gave no id")
+		case err == nil && !req.ID.IsZero() && begun.ID != req.ID:
+			err = fmt.Errorf("client: the coordinator answers for %s, and %s was meant",
+				begun.ID, req.ID)
 		}
 		r.took(begun, err)
 	}
@@ -93,7 +115,8 @@ func (r *registrar) next(first bool) (txn.BeginRequest, bool) {
 	switch {
 	case known:
 		// Only who decides may enlist more, where that was left to a branch.
-		req = txn.BeginRequest{ID: r.mu.begun.ID, Delegate: resourceOfDelegate(r.mu.begun)}
+		req = txn.BeginRequest{ID: r.mu.begun.ID, Part: r.request.Part,
+			Delegate: resourceOfDelegate(r.mu.begun)}
 	case !slices.Contains(r.mu.wanted, req.Delegate):
 		req.Delegate = ""
 	}
@@ -120,6 +143,7 @@ func (r *registrar) took(begun txn.Begun, err error) {
 		return
 	}
 	r.mu.begun = begun
+	r.setUntil(begun.Timeout)
 }
 
 // known is the id, if the coordinator has given one.
@@ -127,6 +151,14 @@ func (r *registrar) known() txn.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.mu.begun.ID
+}
+
+// until is when the transaction is rolled back if it is still undecided, or zero if that is not
+// known.
+func (r *registrar) until() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.until
 }
 
 // used says whether the coordinator may know the transaction.

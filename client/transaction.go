@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/gavel-tx/gavel/txn"
+	"github.com/gavel-tx/gavel/txn/mutant"
 )
 
 // transaction is what the context carries while a function runs.
@@ -29,6 +30,11 @@ type transaction struct {
 		// pinned says that somebody outside may ask the coordinator for the outcome, so that the
 		// coordinator must be the one who decides it.
 		pinned bool
+		// called says that another process was called, calls counts the calls that have not ended,
+		// and votes are those of the calls that have.
+		called bool
+		calls  int
+		votes  []txn.BranchVote
 	}
 }
 
@@ -40,8 +46,8 @@ func from(ctx context.Context) *transaction {
 	return t
 }
 
-// Detach returns a context without the transaction of ctx, for work that shall stay whatever
-// becomes of it.
+// Detach returns a context without the transaction of ctx, for work and for calls of other
+// processes that shall stay whatever becomes of it.
 func Detach(ctx context.Context) context.Context {
 	return context.WithValue(ctx, contextKey{}, (*transaction)(nil))
 }
@@ -236,6 +242,9 @@ func (t *transaction) end() ([]*entry, error) {
 		default:
 			why = cmp.Or(why, errUnfinished)
 		}
+	}
+	if t.mu.calls > 0 && !mutant.On(mutant.CallUnderWay) {
+		why = cmp.Or(why, errUnderWay)
 	}
 	return open, why
 }
