@@ -142,6 +142,7 @@ func surroundings() []Kill {
 		adapter = "participant/kv"
 		sdk     = "client"
 		pools   = "client/pgxtx"
+		calls   = "client/grpctx"
 	)
 	return []Kill{
 		{"S5", "READY_UNREAD",
@@ -182,6 +183,16 @@ func surroundings() []Kill {
 			"TestConformance/a delegate without its marker never commits",
 			"its client's commit: vote COMMITTED"},
 		{"S3", "DELEGATE_DECIDES_FIRST", sdk, "TestTheDelegateDecidesLast", "has not voted"},
+		{"S1", "FAILED_CALL_FORGOTTEN",
+			sdk, "TestASwallowedFailedCallRollsBack/a failure", "error <nil>"},
+		{"S3", "CALL_UNDER_WAY", sdk, "TestACallUnderWayRollsBack", "error <nil>"},
+		{"S3", "NO_TRAILER_IS_YES", calls,
+			"TestAFailedCallRollsBack/the service has no interceptor and no database",
+			"error <nil>"},
+		{"S3", "PARTS_SHARE", machine, "TestHistories/parts", "begun 1 [1=a 2=b]"},
+		{"S4", "PARTS_SHARE", calls, "TestSeveralPartsAtOneDatabase", "already in use"},
+		{"S14", "UNHEARD_COMMITS", machine, "TestHistories/parts", "send b PREPARE 2.2"},
+		{"S14", "UNHEARD_COMMITS", calls, "TestACallThatIsMadeTwice", "error <nil>"},
 		{"S17", "TIMEOUT_MEANS_ABORTED", sdk, "TestInDoubt", "want ErrInDoubt"},
 		{"S17", "CLIENT_ROLLS_BACK_AFTER_COMMIT_SENT", sdk, "TestInDoubt", "client truth"},
 		{"L2", "DOWN_FOR_ALL",

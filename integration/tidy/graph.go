@@ -99,6 +99,8 @@ func Graph() []Row {
 			Inside: []string{"client", "client/internal/onpg", "participant/postgres/pgbranch",
 				"txn"},
 			Outside: []string{pgx + "/pgconn", pgx + "/stdlib"}},
+		{Packages: "client/grpctx", Inside: []string{"client", "txn", "txn/mutant"},
+			Outside: []string{grpc}},
 		{Packages: "client/remote", Inside: []string{"client", generated, "proto/wire/...", "txn"},
 			Outside: []string{grpc, protobuf, backoff}},
 
@@ -131,6 +133,7 @@ func Closures() []Closure {
 	return []Closure{
 		{Package: "client", Without: slices.Concat(wires, server)},
 		{Package: "client/pgxtx", Without: slices.Concat([]string{grpc, protobuf}, server)},
+		{Package: "client/grpctx", Without: slices.Concat([]string{pgx}, server)},
 		{Package: "client/remote", Without: slices.Concat([]string{pgx}, server)},
 		{Package: "coordinator", Without: slices.Concat(wires, server)},
 		{Package: "cmd/gavel", Without: []string{"github.com/compose-spec", "testing", plots}},
