@@ -72,7 +72,7 @@ func takePart(
 	}
 	// A panic passes through, and leaves an answer without votes, if any: it counts for nothing.
 	var own error
-	votes, err := c.TakePart(ctx, from.id, from.remaining, func(ctx context.Context) error {
+	votes, err := c.TakePart(ctx, from.ID, from.Remaining, func(ctx context.Context) error {
 		own = handle(ctx)
 		return own
 	})
