@@ -50,6 +50,11 @@
 // nobody can ask for it and hear "rolled back". A transaction with an idempotency key, or whose id
 // was handed out by [IDFrom], always ends at the coordinator.
 //
+// From the moment at which a Commit with votes may have left the process, prepared branches belong
+// to the coordinator: this package neither commits nor rolls back a prepared branch, ever. From the
+// moment at which a marker may have left, "rolled back" is said only if its database has refused
+// it. The application may die at any moment.
+//
 // # Other processes
 //
 // A call of another process takes the transaction along by a package such as client/grpctx. The
@@ -59,11 +64,6 @@
 // call is a part with branches of its own, so that no branch is prepared by two; and no branch
 // commits whose vote did not come home, so that a call which was made twice does not act twice. See
 // [Carry] and [Client.TakePart].
-//
-// From the moment at which a Commit with votes may have left the process, prepared branches belong
-// to the coordinator: this package neither commits nor rolls back a prepared branch, ever. From the
-// moment at which a marker may have left, "rolled back" is said only if its database has refused
-// it. The application may die at any moment.
 //
 // # Failures inside the function
 //
