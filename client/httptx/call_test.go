@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -357,4 +358,40 @@ func TestARequestWithinARequest(t *testing.T) {
 		t.Fatalf("%q, %v", sent, err)
 	}
 	w.want(70, 130)
+}
+
+// HTTP/2 has trailers of its own kind.
+func TestARequestOverHTTP2(t *testing.T) {
+	for name, shape := range map[string]func(http.HandlerFunc) http.HandlerFunc{
+		"short": asIs, "long": answersLong,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			srv := httptest.NewUnstartedServer(
+				httptx.Handler(client.New(w.coord), shape(credits(bankB(t)))))
+			srv.EnableHTTP2 = true
+			srv.StartTLS()
+			t.Cleanup(srv.Close)
+			web := &http.Client{Transport: httptx.Transport(srv.Client().Transport)}
+			err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+				r, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL, nil)
+				if err != nil {
+					return err
+				}
+				answer, err := web.Do(r)
+				if err != nil {
+					return err
+				}
+				if answer.ProtoMajor != 2 {
+					t.Errorf("it goes by %s", answer.Proto)
+				}
+				_, err = io.Copy(io.Discard, answer.Body)
+				return errors.Join(err, answer.Body.Close(), w.debit(ctx))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.want(70, 130)
+		})
+	}
 }
