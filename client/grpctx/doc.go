@@ -40,7 +40,7 @@
 //	the handler fails, panics    the service rolls back at once, and votes No if it can answer
 //	the trailer is missing, or   the call fails with ABORTED: the service has no interceptor, or
 //	is no votes                  something on the way lost it. What it has prepared is rolled back
-//	                             by the coordinator
+//	                             by the coordinator; what it committed by itself stays
 //	a call has not ended when    the transaction rolls back. A stream has ended when its RecvMsg
 //	the function of InTx does    has returned io.EOF, or another error; one with a single answer,
 //	                             when it has returned that
@@ -64,6 +64,6 @@
 //
 // The options of InTx, as Isolation or Delegate, are about the caller's own branches. A transaction
 // that makes a call is never decided by a delegate: where that was agreed upon before, the call
-// fails. A service decides nothing, but it can have all rolled back, and hold its locks until the
-// deadline: so call those that you trust with that.
+// fails. A service decides nothing. But whoever has the id of a transaction may ask the coordinator
+// for its end, and hold locks until its deadline: so call services that you trust with that.
 package grpctx

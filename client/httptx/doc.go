@@ -30,7 +30,7 @@
 //	the handler panics           the service rolls back at once
 //	the votes are missing, or    the request fails with ErrNoVotes: the service has no Handler, or
 //	are no votes                 something on the way lost them. What it has prepared is rolled
-//	                             back by the coordinator
+//	                             back by the coordinator; what it committed by itself stays
 //	a body is left unread, where the transaction rolls back
 //	the votes are behind it
 //	a request after the function it is not sent: client.ErrFinished
