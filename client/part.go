@@ -83,7 +83,11 @@ func (t *transaction) vote(
 	open, why := t.end()
 	switch {
 	case fnErr != nil:
-		return t.decline(ctx, open, abortedBy(txn.CauseClient, "", fnErr)), fnErr
+		a := abortedBy(txn.CauseClient, "", fnErr)
+		if a.SQLState == "" && ended == nil {
+			a.SQLState = codeBehind(ctx, open)
+		}
+		return t.decline(ctx, open, a), fnErr
 	case ended != nil:
 		why = fmt.Errorf("client: the context ended before the work was done: %w", ended)
 	}
@@ -121,6 +125,17 @@ func (t *transaction) vote(
 		}
 	}
 	return votes, nil
+}
+
+// codeBehind is the code of the database behind a function's error, which a handler has often put
+// into words for its callers. Theirs may do the work again because of it.
+func codeBehind(ctx context.Context, open []*entry) string {
+	call, cancel := context.WithTimeout(ctx, courtesy)
+	defer cancel()
+	if a := reviewAll(call, parts(open)); a != nil {
+		return a.SQLState
+	}
+	return ""
 }
 
 // refuse ends a part that cannot commit.

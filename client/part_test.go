@@ -81,6 +81,8 @@ func TestAPartWithoutWork(t *testing.T) {
 func TestAPartThatCannotCommitRollsBack(t *testing.T) {
 	refusing := writer("bank_b")
 	refusing.prepared = client.Ending{Standing: txn.StandingRolledBack, Reason: "a deferred check"}
+	deadlocked := broken("bank_b", errLine)
+	deadlocked.review.SQLState = "40P01"
 	unopened := writer("bank_b")
 	unopened.openErr = errLine
 	for _, tc := range []struct {
@@ -94,6 +96,8 @@ func TestAPartThatCannotCommitRollsBack(t *testing.T) {
 	}{
 		{"its function fails", writer("bank_b"), state("40001"), "40001", "40001",
 			[]string{"rollback"}, true},
+		{"its function puts an error into words", deadlocked, errLine, "the line was cut", "40P01",
+			[]string{"review", "rollback"}, true},
 		{"a statement had failed", broken("bank_b", errLine), nil, "bank_b: a statement failed", "",
 			[]string{"review", "rollback"}, false},
 		{"no session", unopened, nil, "the line was cut", "", []string{"rollback"}, false},
