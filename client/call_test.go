@@ -252,3 +252,27 @@ func TestCallsAndADelegate(t *testing.T) {
 		}
 	})
 }
+
+// What is kept by a resource is asked for there, and is not taken for a branch of which nobody has
+// heard.
+func TestCallsAndWorkElsewhere(t *testing.T) {
+	kept := func() *database {
+		db := writer("kv")
+		db.review.Elsewhere = true
+		db.prepared = client.Ending{Reason: "it is kept there"}
+		return db
+	}
+	want := txn.BranchVote{Branch: 1, Reason: "it is kept there"}
+	d := &decider{}
+	if err := client.New(d).InTx(t.Context(), calls(t, kept(), nil, nil)); err != nil {
+		t.Fatal(err)
+	}
+	_, commits := d.calls()
+	if diff := cmp.Diff([]txn.BranchVote{want}, commits[0].Votes); diff != "" {
+		t.Error(diff)
+	}
+	votes, err := takePart(t, &decider{}, all(kept()))
+	if diff := cmp.Diff([]txn.BranchVote{want}, votes); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+}
