@@ -88,7 +88,11 @@ func New(t testing.TB, resources ...Resource) *Gavel {
 		t.Fatalf("gaveltest: make a log: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := g.current().Close(); err != nil {
+		c := g.current()
+		if c == nil {
+			return // it did not start, which has failed the test
+		}
+		if err := c.Close(); err != nil {
 			t.Errorf("gaveltest: close the coordinator: %v", err)
 		}
 	})

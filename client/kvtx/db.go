@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/participant/kv"
@@ -106,7 +105,7 @@ func (db *DB) open(ctx context.Context, _ client.OpenOptions) (client.Branch, er
 	if err != nil {
 		return nil, fmt.Errorf("kvtx: %s: begin a branch: %w", db.resource, err)
 	}
-	return &branch{db: db, name: name}, nil
+	return &branch{db: db, name: name, turn: make(chan struct{}, 1)}, nil
 }
 
 // branch is one transaction's part at a store.
@@ -114,17 +113,27 @@ type branch struct {
 	db   *DB
 	name txn.Name
 
-	mu sync.Mutex
+	// turn holds a token while somebody uses the rest.
+	turn chan struct{}
 	// sequence is that of the last call.
 	sequence uint64
 	closed   bool
 	failure  *failure
 }
 
+var (
+	errBroken    = errors.New("a call was broken off by a panic")
+	errStraggler = errors.New("a call was still running when the function of InTx returned")
+)
+
 // apply makes one call after the other: the store takes them in the order of their numbers.
 func (b *branch) apply(ctx context.Context, ops []kv.Op) ([]kv.Entry, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("kvtx: %s: %w", b.db.resource, context.Cause(ctx))
+	}
+	defer func() { <-b.turn }()
 	switch {
 	case b.closed:
 		return nil, client.ErrFinished
@@ -132,15 +141,31 @@ func (b *branch) apply(ctx context.Context, ops []kv.Op) ([]kv.Entry, error) {
 		return nil, b.failure
 	}
 	b.sequence++
+	// Failed unless it returns.
+	b.failure = &failure{b.db.resource, errBroken}
 	entries, err := b.db.store.Apply(ctx, b.name, b.sequence, ops)
 	if err == nil && len(entries) != len(ops) {
 		err = fmt.Errorf("%d answers to %d operations", len(entries), len(ops))
 	}
 	if err != nil {
-		b.failure = &failure{b.db.resource, err}
+		b.failure.err = err
 		return nil, b.failure
 	}
+	b.failure = nil
 	return entries, nil
+}
+
+// close ends what the application may do, and says why the branch can only roll back. A call that
+// runs on is not waited for longer than ctx.
+func (b *branch) close(ctx context.Context) *failure {
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return &failure{b.db.resource, errStraggler}
+	}
+	defer func() { <-b.turn }()
+	b.closed = true
+	return b.failure
 }
 
 // failure is an error of a store. That it has lost the work says SQLState, as a conflict does: the
@@ -162,16 +187,9 @@ func (f *failure) SQLState() string {
 	return ""
 }
 
-func (b *branch) close() *failure {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	return b.failure
-}
-
 // Review implements client.Branch.
-func (b *branch) Review(context.Context) client.Review {
-	if f := b.close(); f != nil {
+func (b *branch) Review(ctx context.Context) client.Review {
+	if f := b.close(ctx); f != nil {
 		return client.Review{Finding: client.FoundFailed, Reason: f.Error(), Err: f,
 			SQLState: f.SQLState()}
 	}
@@ -179,12 +197,12 @@ func (b *branch) Review(context.Context) client.Review {
 }
 
 // Prepare implements client.Branch. The coordinator asks the store.
-func (b *branch) Prepare(context.Context, txn.Name) client.Ending { return b.elsewhere() }
+func (b *branch) Prepare(ctx context.Context, _ txn.Name) client.Ending { return b.elsewhere(ctx) }
 
 // Finish implements client.Branch. The coordinator tells the store.
-func (b *branch) Finish(context.Context, bool) client.Ending { return b.elsewhere() }
+func (b *branch) Finish(ctx context.Context, _ bool) client.Ending { return b.elsewhere(ctx) }
 
-func (b *branch) elsewhere() client.Ending {
-	_ = b.close()
+func (b *branch) elsewhere(ctx context.Context) client.Ending {
+	_ = b.close(ctx)
 	return client.Ending{Reason: "its store keeps the work, and the coordinator asks there"}
 }

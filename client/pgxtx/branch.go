@@ -103,7 +103,10 @@ func (b *branch) enter(texts ...string) error {
 			b.fail(err)
 			return err
 		}
-		b.mu.wrote = b.mu.wrote || onpg.Several(sql)
+		if onpg.Several(sql) {
+			// It may end the transaction and begin another, whose number is not the mark's.
+			b.mu.wrote, b.mark = true, pgbranch.Mark{}
+		}
 	}
 	b.mu.inside = true
 	return nil

@@ -129,6 +129,21 @@ func TestALostCommitIsAnsweredByTheDatabase(t *testing.T) {
 	}
 }
 
+// A text of several statements may begin another transaction, and that one is asked for.
+func TestTheMarkIsOfTheTransactionThatCommits(t *testing.T) {
+	bk := (&fault{text: "commit\x00"}).atB(t)
+	err := bk.client.InTx(t.Context(), func(ctx context.Context) error {
+		if err := bk.creditOnly(ctx); err != nil {
+			return err
+		}
+		_, err := bk.b.Exec(ctx, `SELECT 1; COMMIT; BEGIN;
+			UPDATE acct SET bal = bal + 1000 WHERE id = 'bob'`)
+		return err
+	})
+	wantAborted(t, err)
+	bk.want(100, 130)
+}
+
 // A server that crashed may give the number of the transaction to another one, so that nothing it
 // says about it is proof any more.
 func TestALostCommitAndACrashOfTheServerLeaveDoubt(t *testing.T) {

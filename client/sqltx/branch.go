@@ -3,9 +3,11 @@ package sqltx
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"sync"
 	"time"
 
@@ -32,8 +34,12 @@ type branch struct {
 		sync.Mutex
 		inside bool
 		// closed: the application has no say any more. orphaned: a statement was inside then.
-		// openRows: rows were open.
-		closed, orphaned, openRows bool
+		// openRows: rows were open. lost: a panic broke off a query.
+		closed, orphaned, openRows, lost bool
+		// ends end the contexts of the queries, and with them their rows. shared are those of them
+		// whose context may be asked for again.
+		ends   []context.CancelFunc
+		shared map[context.Context]context.Context
 		// wrote: something other than SELECT and its like was sent.
 		wrote bool
 		// failure is why the branch can only roll back although the server does not know it.
@@ -91,6 +97,26 @@ func lend(conn *sql.Conn, f func(*pgconn.PgConn) error) error {
 	})
 }
 
+// within is ctx until the branch is released. database/sql closes rows when their context ends, and
+// lets nobody have their connection before.
+func (b *branch) within(ctx context.Context) context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	comparable := reflect.ValueOf(ctx).Comparable()
+	if comparable && b.mu.shared[ctx] != nil {
+		return b.mu.shared[ctx]
+	}
+	inner, end := context.WithCancel(ctx)
+	b.mu.ends = append(b.mu.ends, end)
+	if comparable {
+		if b.mu.shared == nil {
+			b.mu.shared = map[context.Context]context.Context{}
+		}
+		b.mu.shared[ctx] = inner
+	}
+	return inner
+}
+
 // state is how the session stands.
 type state struct {
 	closed, busy bool
@@ -115,7 +141,7 @@ const patience = time.Second
 
 // run does one statement. What is refused here was not sent, and counts as a statement that failed:
 // half of the work of a function must not commit because the other half met a busy connection.
-func (b *branch) run(text string, send func() error) (err error) {
+func (b *branch) run(text string, rows bool, send func() error) (err error) {
 	if err := b.enter(text); err != nil {
 		return err
 	}
@@ -125,6 +151,9 @@ func (b *branch) run(text string, send func() error) (err error) {
 			// The application's own code may run within a statement, as its driver.Valuer does.
 			err = errPanic
 			b.note(errPanic)
+			b.mu.Lock()
+			b.mu.lost = b.mu.lost || rows
+			b.mu.Unlock()
 		}
 		b.leave()
 	}()
@@ -233,21 +262,51 @@ func (b *branch) close() error {
 	return nil
 }
 
-// release gives the connection back. The pool keeps it only if it is idle outside of any
-// transaction, and otherwise closes it.
+// release gives the connection back, once it is known how the branch ended. The pool keeps it only
+// if it is idle outside of any transaction.
 //
-// With rows open database/sql would wait for them. It closes them when their context ends, which is
-// that of the function of InTx, at the latest when InTx returns.
+// With rows open, even such as have nothing more to read, database/sql waits for them: they are
+// closed by the end of their context. It would wait for ever where a panic has broken off a query:
+// its own lock stays locked then, and the pool has lost a connection.
 func (b *branch) release() {
 	b.mu.Lock()
-	openRows := b.mu.openRows
+	ends, cut, gone := b.mu.ends, b.mu.openRows || b.mu.orphaned, b.mu.lost
+	b.mu.ends, b.mu.shared = nil, nil
 	b.mu.Unlock()
-	if openRows {
+	if cut || gone {
 		_ = b.socket.Close()
-		go b.conn.Close()
+	} else {
+		_ = b.conn.Raw(func(driverConn any) error {
+			c, ok := driverConn.(*stdlib.Conn)
+			if ok && c.Conn().PgConn().TxStatus() == 'I' {
+				return nil
+			}
+			return driver.ErrBadConn
+		})
+	}
+	for _, end := range ends {
+		end()
+	}
+	switch {
+	case gone:
+		return
+	case len(ends) == 0:
+		_ = b.conn.Close()
 		return
 	}
-	_ = b.conn.Close()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = b.conn.Close()
+	}()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-closed:
+	case <-late.C:
+		// Somebody is at the rows at this moment, and finds them closed when he comes back.
+		_ = b.socket.Close()
+	}
 }
 
 // Review implements client.Branch.

@@ -87,7 +87,7 @@ func (db *DB) ExecContext(ctx context.Context, query string, args ...any) (sql.R
 		return nil, err
 	}
 	var result sql.Result
-	err = b.run(query, func() (err error) {
+	err = b.run(query, false, func() (err error) {
 		result, err = b.conn.ExecContext(ctx, query, args...)
 		return err
 	})
@@ -105,8 +105,8 @@ func (db *DB) QueryContext(ctx context.Context, query string, args ...any) (*sql
 		return nil, err
 	}
 	var rows *sql.Rows
-	err = b.run(query, func() (err error) {
-		rows, err = b.conn.QueryContext(ctx, query, args...)
+	err = b.run(query, true, func() (err error) {
+		rows, err = b.conn.QueryContext(b.within(ctx), query, args...)
 		return err
 	})
 	if err != nil {
@@ -126,8 +126,8 @@ func (db *DB) QueryRowContext(ctx context.Context, query string, args ...any) *s
 		return failedRow(ctx, err)
 	}
 	var row *sql.Row
-	err = b.run(query, func() error {
-		row = b.conn.QueryRowContext(ctx, query, args...)
+	err = b.run(query, true, func() error {
+		row = b.conn.QueryRowContext(b.within(ctx), query, args...)
 		return row.Err()
 	})
 	if row == nil {

@@ -16,13 +16,15 @@
 //
 // # What happens when
 //
-//	an error is ignored  the transaction rolls back all the same, in every branch
+//	an error is ignored  the transaction rolls back all the same, in every branch; but for what
+//	                     goes wrong on this side behind an answer, such as a Scan of NULL into
+//	                     an int, which nobody sees but the application
 //	panic                every branch is rolled back, and the panic goes on
 //	the context ends     the running statement is cancelled, its connection closed, and all
 //	                     branches are rolled back
 //	rows are open        the connection is busy: another statement is not sent, and fails with
-//	                     ErrBusy, and so does the transaction. Rows that are still open when the
-//	                     function returns are closed, and the transaction rolls back
+//	                     ErrBusy, and so does the transaction. Rows of which something is left to
+//	                     read when the function returns are closed, and the transaction rolls back
 //	two goroutines at    the second statement fails with ErrBusy in the same way. Different
 //	one database         databases may be used at the same time
 //	COMMIT, ROLLBACK,    refused with ErrControl, before it is sent: the end of a transaction

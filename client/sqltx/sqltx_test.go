@@ -443,3 +443,74 @@ func TestASerializationFailure(t *testing.T) {
 	}
 	b.want(70, 130)
 }
+
+// panicking is an argument that cannot be asked for.
+type panicking struct{}
+
+func (panicking) Value() (driver.Value, error) { panic("no value") }
+
+// TestRowsThatNobodyCloses hold nothing up, whatever they hold.
+func TestRowsThatNobodyCloses(t *testing.T) {
+	b := newBank(t)
+	for name, f := range map[string]func(context.Context) error{
+		"a row without a scan": func(ctx context.Context) error {
+			return b.b.QueryRowContext(ctx, `UPDATE acct SET bal = bal`).Err()
+		},
+		"an empty result": func(ctx context.Context) error {
+			_, err := b.b.QueryContext(ctx, `SELECT 1 WHERE false`)
+			return err
+		},
+		"a context that never ends": func(ctx context.Context) error {
+			_, err := b.b.QueryContext(context.WithoutCancel(ctx), `SELECT 1 WHERE false`)
+			return err
+		},
+	} {
+		for _, both := range []bool{false, true} {
+			err := b.client.InTx(context.Background(), func(ctx context.Context) error {
+				if err := f(ctx); err != nil || !both {
+					return err
+				}
+				_, err := b.a.ExecContext(ctx, debit, 0)
+				return err
+			})
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			b.want(100, 100)
+		}
+	}
+	err := b.client.InTx(context.Background(), func(ctx context.Context) error {
+		_, err := b.b.QueryContext(context.WithoutCancel(ctx), `SELECT generate_series(1, 100000)`)
+		return err
+	})
+	wantAborted(t, err)
+	b.want(100, 100)
+}
+
+// TestAPanicGoesOn, and holds nothing up.
+func TestAPanicGoesOn(t *testing.T) {
+	b := newBank(t)
+	for name, f := range map[string]func(context.Context){
+		"exec":  func(ctx context.Context) { _, _ = b.a.ExecContext(ctx, debit, panicking{}) },
+		"query": func(ctx context.Context) { _, _ = b.a.QueryContext(ctx, debit, panicking{}) },
+		"row":   func(ctx context.Context) { b.a.QueryRowContext(ctx, debit, panicking{}) },
+		"its own": func(ctx context.Context) {
+			_, _ = b.a.ExecContext(ctx, debit, 30)
+			panic("no value")
+		},
+	} {
+		func() {
+			defer func() {
+				if p := recover(); p != "no value" {
+					t.Errorf("%s: recovered %v", name, p)
+				}
+			}()
+			err := b.client.InTx(context.Background(), func(ctx context.Context) error {
+				f(ctx)
+				return nil
+			})
+			t.Errorf("%s: %v", name, err)
+		}()
+	}
+	b.Settle()
+}

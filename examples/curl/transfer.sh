@@ -3,7 +3,8 @@
 #
 #   GAVEL=http://127.0.0.1:7441 BANK_A=postgres://… BANK_B=postgres://… ./transfer.sh alice bob 30
 #
-# The coordinator knows the databases as bank_a and bank_b. Each has a table
+# The coordinator knows the databases as bank_a and bank_b. A password belongs into ~/.pgpass, and not into the
+# addresses, which every user of the machine can see. Each has a table
 #   CREATE TABLE acct (id text PRIMARY KEY, bal bigint NOT NULL CHECK (bal >= 0))
 # and what psql prepares must be finished by the coordinator's role: use the same, or SET LOCAL ROLE to one
 # that both are members of.
@@ -35,12 +36,16 @@ begun=$(call BeginTransaction '{"resources": ["bank_a", "bank_b"], "label": "tra
   echo "not moved: $begun" >&2
   exit 1
 }
-id=$(echo "$begun" | text transactionId transactionId)
-name_a=$(echo "$begun" | text preparedName '"bank_a"')
-name_b=$(echo "$begun" | text preparedName '"bank_b"')
+id=$(printf '%s\n' "$begun" | text transactionId transactionId)
+name_a=$(printf '%s\n' "$begun" | text preparedName '"bank_a"')
+name_b=$(printf '%s\n' "$begun" | text preparedName '"bank_b"')
+if [ -z "$id" ] || [ -z "$name_a" ] || [ -z "$name_b" ]; then
+  echo "not moved: an answer without names: $begun" >&2
+  exit 1
+fi
 
 if ! prepare "$BANK_A" "$name_a" "$from" "-$amount" || ! prepare "$BANK_B" "$name_b" "$to" "$amount"; then
-  # Nobody could commit it any more: the coordinator would not find both branches prepared.
+  # Nobody but this script could ask for the commit, and it will not.
   call RollbackTransaction '{"transactionId": "'"$id"'", "reason": "psql failed"}' >/dev/null || :
   echo "not moved" >&2
   exit 1
@@ -49,11 +54,13 @@ fi
 # The coordinator looks for itself whether both are prepared. Only 200 means committed, and only "aborted"
 # means that nothing remains; after anything else the call is repeated.
 for try in 1 2 3 4 5 6 7 8 9 10; do
-  if answer=$(call CommitTransaction '{"transactionId": "'"$id"'"}'); then
-    echo "moved $amount from $from to $to, by transaction $id"
-    exit 0
-  fi
-  case $answer in
+  status=0
+  answer=$(call CommitTransaction '{"transactionId": "'"$id"'"}') || status=$?
+  case $status:$answer in
+    0:*OUTCOME_COMMITTED*)
+      echo "moved $amount from $from to $to, by transaction $id"
+      exit 0
+      ;;
     *'"code":"aborted"'*)
       echo "not moved: $answer" >&2
       exit 1

@@ -37,6 +37,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/gavel-tx/gavel/coordinator/server"
@@ -69,21 +70,19 @@ func Handler(s *server.Server, o Options) http.Handler {
 		o.Interceptor = transport.Recovery(nil)
 	}
 	mux := http.NewServeMux()
-	change := connect.WithIdempotency(connect.IdempotencyIdempotent)
-	look := connect.WithIdempotency(connect.IdempotencyNoSideEffects)
-	method(mux, o, "BeginTransaction", s.BeginTransaction, change)
-	method(mux, o, "EnlistBranch", s.EnlistBranch, change)
-	method(mux, o, "CommitTransaction", s.CommitTransaction, change)
-	method(mux, o, "RollbackTransaction", s.RollbackTransaction, change)
-	method(mux, o, "GetTransaction", s.GetTransaction, look)
-	method(mux, o, "ListTransactions", s.ListTransactions, look)
+	method(mux, o, "BeginTransaction", s.BeginTransaction)
+	method(mux, o, "EnlistBranch", s.EnlistBranch)
+	method(mux, o, "CommitTransaction", s.CommitTransaction)
+	method(mux, o, "RollbackTransaction", s.RollbackTransaction)
+	method(mux, o, "GetTransaction", s.GetTransaction)
+	method(mux, o, "ListTransactions", s.ListTransactions)
 	return http.NewCrossOriginProtection().Handler(&door{mux, o})
 }
 
-// method mounts one. What it answers, and what goes wrong, are as over gRPC.
+// method mounts one. What it answers, and what goes wrong, are as over gRPC. It takes POST alone:
+// with a GET no browser says which page it is for.
 func method[Req, Res any](
 	mux *http.ServeMux, o Options, name string, call func(context.Context, *Req) (*Res, error),
-	how connect.HandlerOption,
 ) {
 	info := &grpc.UnaryServerInfo{FullMethod: Path + name}
 	run := func(ctx context.Context, r any) (any, error) { return call(ctx, r.(*Req)) }
@@ -94,7 +93,21 @@ func method[Req, Res any](
 				return nil, translate(err)
 			}
 			return answer.(*Res), nil
-		}, connect.WithReadMaxBytes(o.MaxMessage), how))
+		}, connect.WithReadMaxBytes(o.MaxMessage),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithCodec(strict{"json"}), connect.WithCodec(strict{"json; charset=utf-8"})))
+}
+
+// strict is JSON in which a field that does not exist is an error: nobody's key, or resource, is to
+// be overlooked because of its spelling.
+type strict struct{ name string }
+
+func (s strict) Name() string { return s.name }
+
+func (strict) Marshal(m any) ([]byte, error) { return protojson.Marshal(m.(proto.Message)) }
+
+func (strict) Unmarshal(b []byte, m any) error {
+	return protojson.Unmarshal(b, m.(proto.Message))
 }
 
 // translate makes a status an error of the other protocol: the codes are the same.
@@ -127,9 +140,16 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// The request must have arrived by the server's deadline for reading, which would end the call
 	// as well if it stayed: a commit may wait longer for its branches.
-	body, err := io.ReadAll(io.LimitReader(r.Body, int64(d.o.MaxMessage+envelope)))
-	if err != nil {
+	most := d.o.MaxMessage + envelope
+	body, err := io.ReadAll(io.LimitReader(r.Body, int64(most+1)))
+	switch {
+	case err != nil:
 		http.Error(w, "the request did not arrive in full", http.StatusBadRequest)
+		return
+	case len(body) > most:
+		// What is left of it is not waited for.
+		w.Header().Set("Connection", "close")
+		http.Error(w, "the request is too large", http.StatusRequestEntityTooLarge)
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))

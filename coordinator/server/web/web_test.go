@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -139,20 +142,41 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestLook: what changes nothing can be asked by GET, and what does cannot.
-func TestLook(t *testing.T) {
+// TestNoGET: a browser does not say which page a GET is for.
+func TestNoGET(t *testing.T) {
 	s := site(t, &fake{result: committed()}, web.Options{})
-	for method, want := range map[string]int{"GetTransaction": http.StatusOK,
-		"CommitTransaction": http.StatusMethodNotAllowed} {
+	for _, method := range []string{"GetTransaction", "CommitTransaction"} {
 		q := url.Values{"encoding": {"json"}, "message": {ask(testID())}}
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
 			s.URL+web.Path+method+"?"+q.Encode(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if code, body := do(t, s, r); code != want {
+		if code, body := do(t, s, r); code != http.StatusMethodNotAllowed {
 			t.Errorf("%s: %d %s", method, code, body)
 		}
+	}
+}
+
+// TestALargeRequestThatStalls holds no connection.
+func TestALargeRequestThatStalls(t *testing.T) {
+	s := site(t, &fake{result: committed()}, web.Options{MaxMessage: 200})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "POST %sCommitTransaction HTTP/1.1\r\nHost: localhost\r\n"+
+		"Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n%s", web.Path,
+		strings.Repeat("x", 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It ends only when the server has closed the connection.
+	answer, err := io.ReadAll(conn)
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) ||
+		!strings.HasPrefix(string(answer), "HTTP/1.1 413") {
+		t.Errorf("%q, %v", answer, err)
 	}
 }
 
@@ -198,9 +222,10 @@ func TestBadRequests(t *testing.T) {
 		"no such method": {"Nothing", `{}`, 404, nil},
 		"no session":     {"Session", `{}`, 404, nil},
 		"no JSON":        {"CommitTransaction", `{`, 400, nil},
-		"no such field":  {"CommitTransaction", `{"transactionID": "x"}`, 400, nil},
-		"no id":          {"CommitTransaction", `{}`, 400, nil},
-		"too large": {"BeginTransaction", `{"label": "` + strings.Repeat("x", 300) + `"}`, 429,
+		"no such field": {"CommitTransaction", `{"keys": 1, "transactionId": "` +
+			testID().String() + `"}`, 400, nil},
+		"no id": {"CommitTransaction", `{}`, 400, nil},
+		"too large": {"BeginTransaction", `{"label": "` + strings.Repeat("x", 300) + `"}`, 413,
 			nil},
 		"a form": {"CommitTransaction", `{}`, 415, []string{"Content-Type", "text/plain"}},
 		"another site's": {"CommitTransaction", ask(testID()), 403,

@@ -184,9 +184,16 @@ func (s *Server) Ready(ready bool) {
 	s.health.SetServingStatus(s.face.Service, status)
 }
 
-// Stop ends both servers: politely until ctx ends, then at once. It returns when no call runs.
+// Stop ends both servers: politely until ctx ends, then at once. It returns when no gRPC call runs;
+// an HTTP call that was cut off may run on, and nobody hears its answer.
 func (s *Server) Stop(ctx context.Context) {
 	s.health.Shutdown()
+	s.join.Go(func() {
+		if s.http.Shutdown(ctx) != nil {
+			// A connection that is still busy when the time is over is cut.
+			_ = s.http.Close()
+		}
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -197,10 +204,6 @@ func (s *Server) Stop(ctx context.Context) {
 	case <-ctx.Done():
 		s.grpc.Stop()
 		<-done
-	}
-	if s.http.Shutdown(ctx) != nil {
-		// A connection that is still busy when the time is over is cut.
-		_ = s.http.Close()
 	}
 	s.join.Wait()
 }
