@@ -144,11 +144,14 @@ func testMain(f *File) *ast.FuncDecl {
 // checkShort wants every package whose tests start real database servers to ask testing.Short, so
 // that `make check-fast` stays fast.
 func checkShort(t *Tree) []Finding {
-	pghost := t.Module + "/participant/postgres/pghost"
+	starts := func(f *File) bool {
+		return f.Test() && (f.imports(t.Module+"/participant/postgres/pghost") ||
+			f.imports(t.Module+"/participant/mysql/mariahost"))
+	}
 	var out []Finding
 	for _, dir := range t.dirs() {
 		files := t.in(dir)
-		i := slices.IndexFunc(files, func(f *File) bool { return f.Test() && f.imports(pghost) })
+		i := slices.IndexFunc(files, starts)
 		if i >= 0 && !slices.ContainsFunc(files, asksShort) {
 			msg := "starts databases for every run; TestMain must leave them out under -short"
 			out = append(out, Finding{files[i].Path, 0, msg})

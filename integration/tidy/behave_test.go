@@ -52,6 +52,11 @@ func TestShort(t *testing.T) {
 		{name: "databases in every run", tests: servers,
 			want: []string{"a/a_test.go:0: starts databases for every run; " +
 				"TestMain must leave them out under -short"}},
+		{name: "databases of the other kind",
+			tests: "import \"example.org/m/participant/mysql/mariahost\"\n" +
+				"var _ = mariahost.Find\n",
+			want: []string{"a/a_test.go:0: starts databases for every run; " +
+				"TestMain must leave them out under -short"}},
 		{name: "databases without -short", tests: servers +
 			"func TestMain(m *testing.M) { if testing.Short() { pure() }; m.Run() }\n"},
 		{name: "the product starts databases",

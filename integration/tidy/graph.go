@@ -10,6 +10,7 @@ const (
 	backoff   = "github.com/cenkalti/backoff/v5"
 	generated = "proto/gavel/v1"
 	plots     = "gonum.org/v1/plot"
+	mysql     = "github.com/go-sql-driver/mysql"
 
 	middleware = "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 )
@@ -62,6 +63,7 @@ func Graph() []Row {
 		{Packages: "participant/postgres", Inside: []string{
 			"participant", "participant/internal/fence", "participant/postgres/pgbranch", "txn"},
 			Outside: []string{pgx}},
+		{Packages: "participant/mysql/mariahost", Outside: []string{mysql}},
 		{Packages: "participant/kv",
 			Inside:  []string{"participant", "participant/internal/fence", "txn", "txn/mutant"},
 			Outside: []string{"go.etcd.io/bbolt"}},
@@ -129,7 +131,7 @@ func Graph() []Row {
 // driver.
 func Closures() []Closure {
 	server := []string{
-		"github.com/spf13/cobra", "go.etcd.io/bbolt", "github.com/go-sql-driver/mysql",
+		"github.com/spf13/cobra", "go.etcd.io/bbolt", mysql,
 		"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "github.com/compose-spec",
 	}
 	wires := []string{grpc, protobuf, pgx}
