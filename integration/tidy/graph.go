@@ -64,6 +64,8 @@ func Graph() []Row {
 			"participant", "participant/internal/fence", "participant/postgres/pgbranch", "txn"},
 			Outside: []string{pgx}},
 		{Packages: "participant/mysql/mariahost", Outside: []string{mysql}},
+		{Packages: "participant/mysql/xabranch", Inside: []string{"txn"},
+			Outside: []string{mysql}},
 		{Packages: "participant/kv",
 			Inside:  []string{"participant", "participant/internal/fence", "txn", "txn/mutant"},
 			Outside: []string{"go.etcd.io/bbolt"}},

@@ -1,0 +1,114 @@
+package xabranch
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// FinishResult is what became of one XA COMMIT or XA ROLLBACK.
+type FinishResult uint8
+
+const (
+	// FinishUnknown: the connection was lost, or the answer proves nothing. Ask again.
+	FinishUnknown FinishResult = iota
+	// FinishDone: done now, durably, by this statement, and its row bears it out.
+	FinishDone
+	// FinishMissing: unknown XID (1397). That is no success: see [Standing].
+	FinishMissing
+	// FinishHidden: the server said OK and did nothing. The branch is prepared, keeps its locks,
+	// and is listed again when the server is restarted.
+	FinishHidden
+	// FinishRefused: some other error; nothing was done.
+	FinishRefused
+)
+
+func (r FinishResult) String() string {
+	return [...]string{"unknown", "done", "missing", "hidden", "refused"}[r]
+}
+
+// ErrHidden is in the answer of a Finish to which the server said OK although it did nothing.
+var ErrHidden = errors.New("xabranch: the server has lost sight of the branch, which keeps its " +
+	"locks until the server is restarted, and will be finished then")
+
+// Finished is the answer for one branch.
+type Finished struct {
+	Result FinishResult
+	// Err is what the server or the connection said where Result is not FinishDone.
+	Err error
+}
+
+// Finish commits or rolls back prepared branches, one after the other, on a connection outside of a
+// transaction. Each must have a row, and should be [StateFree]: one whose session is just ending
+// may become FinishHidden. The answer has one element per name.
+//
+// The end of ctx closes the connection and leaves what was not answered FinishUnknown.
+func Finish(
+	ctx context.Context, conn *sql.Conn, commit bool, names []txn.Name,
+) []Finished {
+	verb := "XA ROLLBACK "
+	if commit {
+		verb = "XA COMMIT "
+	}
+	done := make([]Finished, len(names))
+	var claimed []txn.Name
+	for i, name := range names {
+		err := exec(ctx, conn, verb+literal(name))
+		done[i] = Finished{Result: finishResult(err), Err: err}
+		if err == nil {
+			claimed = append(claimed, name)
+		}
+		if Broken(err) {
+			for j := i + 1; j < len(names); j++ {
+				done[j].Err = err
+			}
+			break
+		}
+	}
+	borneOut, err := bearOut(ctx, conn, commit, claimed)
+	for i, name := range names {
+		switch {
+		case done[i].Result != FinishDone || borneOut[name]:
+		case err != nil:
+			done[i] = Finished{Err: fmt.Errorf("xabranch: look whether %s ended: %w", name, err)}
+		default:
+			done[i] = Finished{Result: FinishHidden, Err: ErrHidden}
+		}
+	}
+	return done
+}
+
+func finishResult(err error) FinishResult {
+	switch Number(err) {
+	case 0:
+		if err == nil {
+			return FinishDone
+		}
+		return FinishUnknown
+	case numNoTA:
+		return FinishMissing
+	case numInvalid, numWrongState, numOutside, numOption, numLockTimeout:
+		return FinishRefused
+	}
+	return FinishUnknown
+}
+
+// bearOut says of which branches the row shows that the server did what it said: that of a commit
+// is committed, and that of a rollback is gone.
+func bearOut(
+	ctx context.Context, conn *sql.Conn, commit bool, names []txn.Name,
+) (map[txn.Name]bool, error) {
+	rows, err := Rows(ctx, conn, names, !commit)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[txn.Name]bool, len(names))
+	for _, name := range names {
+		_, there := rows[name]
+		out[name] = there == commit
+	}
+	return out, nil
+}

@@ -1,0 +1,101 @@
+package xabranch
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"hash/crc32"
+	"strings"
+
+	"github.com/gavel-tx/gavel/txn"
+)
+
+// Place is where a connection leads.
+type Place struct {
+	// Identity is that of the server's data and of the current database; see the package comment.
+	Identity txn.Identity
+	// Position has the highest number that was ever listed. The timeline is always 1.
+	Position txn.Position
+	// Version is the server's own text, such as "10.11.19-MariaDB-0+deb12u1".
+	Version string
+	// Database is the current one, or empty.
+	Database string
+	// ReadOnly says that the server takes no writes. It is a replica then, or in maintenance.
+	ReadOnly bool
+	// Flush is innodb_flush_log_at_trx_commit. Only at 1 is what was prepared durable.
+	Flush int
+	// BinaryLog says that the server writes one.
+	BinaryLog bool
+}
+
+// MariaDB says whether the server is one. It goes by the version, as every client does.
+func (p Place) MariaDB() bool { return strings.Contains(p.Version, "MariaDB") }
+
+// timeline is that of every position: the server has no such thing.
+const timeline = 1
+
+const (
+	aboutColumns = `@@version, COALESCE(DATABASE(), ''), @@read_only,
+		@@innodb_flush_log_at_trx_commit, @@log_bin, @@server_id`
+	lookSQL = `SELECT ` + aboutColumns + `, system, high FROM gavel.identity`
+)
+
+// Look asks a server who it is and how far its history has come. It changes nothing. Without the
+// tables of [Schema] the error is [ErrNoSetup].
+func Look(ctx context.Context, conn *sql.Conn) (Place, error) {
+	var p Place
+	var server, system uint64
+	err := conn.QueryRowContext(ctx, lookSQL).Scan(&p.Version, &p.Database, &p.ReadOnly, &p.Flush,
+		&p.BinaryLog, &server, &system, &p.Position.LSN)
+	if err != nil {
+		return Place{}, setupError(err)
+	}
+	p.Position.Timeline = timeline
+	p.Identity = identityOf(system, server, p.Database)
+	return p, nil
+}
+
+// About is Look without the tables of [Schema]: the place has no identity and no position.
+func About(ctx context.Context, conn *sql.Conn) (Place, error) {
+	var p Place
+	var server uint64
+	err := conn.QueryRowContext(ctx, "SELECT "+aboutColumns).Scan(&p.Version, &p.Database,
+		&p.ReadOnly, &p.Flush, &p.BinaryLog, &server)
+	return p, err
+}
+
+// identityOf mixes the server's id into the number that was drawn, by an odd constant so that no
+// two ids give the same. A database goes by its name: there is no number of it that would last.
+func identityOf(system, server uint64, database string) txn.Identity {
+	return txn.Identity{System: system ^ server*0x9E37_79B9_7F4A_7C15,
+		Database: max(crc32.ChecksumIEEE([]byte(database)), 1)}
+}
+
+// NotThatOf says why this server cannot be asked about a branch of this evidence. It is empty if it
+// can.
+func (p Place) NotThatOf(ev txn.Evidence) string {
+	switch {
+	case p.Identity != ev.Identity:
+		return fmt.Sprintf("this is database %s, and the branch is of %s", p.Identity, ev.Identity)
+	case p.Position.Before(ev.Position):
+		return fmt.Sprintf("the history went backwards, from %d to %d: a restored backup",
+			ev.LSN, p.Position.LSN)
+	}
+	return ""
+}
+
+// Vouch makes a durable write of its own, and with it all that the server has shown so far, and
+// raises the position to number. It returns the position from then on.
+func Vouch(ctx context.Context, conn *sql.Conn, number uint64) (txn.Position, error) {
+	err := exec(ctx, conn, fmt.Sprintf("UPDATE gavel.identity SET high = GREATEST(high, %d), "+
+		"writes = writes + 1", number))
+	if Number(err) == numOption {
+		return txn.Position{}, fmt.Errorf("%w (%w)", ErrReadOnly, err)
+	}
+	if err != nil {
+		return txn.Position{}, setupError(err)
+	}
+	p := txn.Position{Timeline: timeline}
+	err = conn.QueryRowContext(ctx, "SELECT high FROM gavel.identity").Scan(&p.LSN)
+	return p, setupError(err)
+}
