@@ -66,6 +66,9 @@ func Graph() []Row {
 		{Packages: "participant/mysql/mariahost", Outside: []string{mysql}},
 		{Packages: "participant/mysql/xabranch", Inside: []string{"txn"},
 			Outside: []string{mysql}},
+		{Packages: "participant/mysql", Inside: []string{
+			"participant", "participant/internal/fence", "participant/mysql/xabranch", "txn"},
+			Outside: []string{mysql}},
 		{Packages: "participant/kv",
 			Inside:  []string{"participant", "participant/internal/fence", "txn", "txn/mutant"},
 			Outside: []string{"go.etcd.io/bbolt"}},
