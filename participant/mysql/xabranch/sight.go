@@ -48,9 +48,10 @@ type Seen struct {
 //	process list          which sessions are just ending
 //
 // A session holds its user lock until it is about to end, and by then the process list calls it
-// killed, until it has ended. So whose lock was free, and who is not in the list as killed after
-// that, has no session any more. The order is the proof: asked the other way round, a session could
-// begin to end in between and be in neither answer.
+// killed, until it has ended; or busy, if others look at it in the same moment. So whose lock was
+// free, and who is not in the list by one of these words after that, has no session any more. The
+// order is the proof: asked the other way round, a session could begin to end in between and be in
+// neither answer.
 func Sight(ctx context.Context, conn *sql.Conn, names []txn.Name) (map[txn.Name]Seen, error) {
 	prepared, err := Recover(ctx, conn)
 	if err != nil {
@@ -87,7 +88,7 @@ func Sight(ctx context.Context, conn *sql.Conn, names []txn.Name) (map[txn.Name]
 	return seen, nil
 }
 
-// endingSessions are those of the rows' sessions that the process list calls killed.
+// endingSessions are those of the rows' sessions that may be just ending.
 func endingSessions(
 	ctx context.Context, conn *sql.Conn, rows map[txn.Name]Row,
 ) (map[uint64]bool, error) {
@@ -100,7 +101,7 @@ func endingSessions(
 		ids = append(ids, fmt.Sprint(r.Connection))
 	}
 	found, err := conn.QueryContext(ctx, `SELECT id FROM information_schema.processlist
-		WHERE command = 'Killed' AND id IN (`+strings.Join(ids, ", ")+`)`)
+		WHERE command IN ('Killed', 'Busy') AND id IN (`+strings.Join(ids, ", ")+`)`)
 	if err != nil {
 		return nil, err
 	}

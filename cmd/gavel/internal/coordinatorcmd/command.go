@@ -79,7 +79,8 @@ func open(
 	ctx context.Context, io ui.IO, set settings.Coordinator, log *slog.Logger,
 ) ([]resource.Opened, error) {
 	src := resource.Source{Getenv: io.Getenv}
-	opts := resource.Options{TLS: set.TLS(), Insecure: set.Insecure, Logger: log}
+	opts := resource.Options{TLS: set.TLS(), Insecure: set.Insecure,
+		ExperimentalMySQL: set.ExperimentalMySQL, Logger: log}
 	return resource.OpenAll(ctx, src, set.Resource, opts)
 }
 

@@ -41,6 +41,7 @@ type options struct {
 	timeout        time.Duration
 	acceptForeign  []string
 	acceptIdentity []string
+	experimental   bool
 	format         ui.Format
 	secure         settings.Secure
 	log            settings.Log
@@ -77,6 +78,7 @@ func Command(io ui.IO) *cobra.Command {
 		"with --apply: resource `NAME` to take over although another log has branches in it")
 	fs.StringSliceVar(&o.acceptIdentity, "accept-identity", nil,
 		"with --apply: resource `NAME` whose database was replaced on purpose")
+	settings.AddExperimental(fs, &o.experimental)
 	fs.VarP(&o.format, "output", "o", "format of the answer")
 	o.secure.Flags(fs)
 	o.log.Flags(fs)
@@ -105,7 +107,8 @@ func (o options) run(ctx context.Context, io ui.IO) (err error) {
 		return err
 	}
 	opened, err := resource.OpenAll(ctx, resource.Source{Getenv: io.Getenv}, o.refs,
-		resource.Options{TLS: o.secure.TLS(), Insecure: o.secure.Insecure, Logger: log})
+		resource.Options{TLS: o.secure.TLS(), Insecure: o.secure.Insecure,
+			ExperimentalMySQL: o.experimental, Logger: log})
 	if err != nil {
 		return err
 	}

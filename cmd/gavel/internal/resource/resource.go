@@ -2,6 +2,7 @@
 //
 //	postgres://…            a PostgreSQL database, reached from this process
 //	  ?gavel_owner_role=R   the role that owns prepared branches there
+//	mysql://USER@HOST/DB    a MariaDB database, reached from this process; MySQL is experimental
 //	grpc://HOST:PORT        a participant: the sidecar of a database, or a service
 //	kv:DIR                  an embedded key-value store in DIR
 //	env:NAME                one of the above, held by an environment variable
@@ -18,16 +19,19 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
 
+	driver "github.com/go-sql-driver/mysql"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/participant/kv"
+	"github.com/gavel-tx/gavel/participant/mysql"
 	"github.com/gavel-tx/gavel/participant/postgres"
 	"github.com/gavel-tx/gavel/participant/remote"
 	"github.com/gavel-tx/gavel/proto/wire/transport"
@@ -37,6 +41,7 @@ import (
 // Kinds of resources.
 const (
 	KindPostgres = "postgres"
+	KindMySQL    = "mysql"
 	KindKV       = "kv"
 	KindGRPC     = "grpc"
 )
@@ -56,7 +61,7 @@ type Target struct {
 	OwnerRole string
 	// Dir is the directory of a key-value store.
 	Dir string
-	// Addr is the address of a participant.
+	// Addr is the address of a participant; for mysql the URL without its secrets.
 	Addr string
 }
 
@@ -66,6 +71,8 @@ func (t Target) String() string {
 		return "kv:" + t.Dir
 	case KindGRPC:
 		return "grpc://" + t.Addr
+	case KindMySQL:
+		return t.Addr
 	}
 	return Redact(t.DSN)
 }
@@ -142,6 +149,8 @@ func Parse(text string) (Target, error) {
 	switch kind {
 	case "postgres", "postgresql":
 		return parsePostgres(text)
+	case "mysql", "mariadb":
+		return parseMySQL(text)
 	case "kv":
 		if rest == "" {
 			return Target{}, badURL("kv: needs a directory")
@@ -154,12 +163,12 @@ func Parse(text string) (Target, error) {
 		}
 		return Target{Kind: KindGRPC, Addr: addr}, nil
 	}
-	return Target{}, badURL("the URL begins with none of postgres://, grpc://, kv:")
+	return Target{}, badURL("the URL begins with none of postgres://, mysql://, grpc://, kv:")
 }
 
 func badURL(format string, args ...any) error {
-	return exit.Usagef("Resources are postgres://…, grpc://HOST:PORT, kv:DIR, or env:NAME and "+
-		"file:PATH that hold one of these.", format, args...)
+	return exit.Usagef("Resources are postgres://…, mysql://…, grpc://HOST:PORT, kv:DIR, or "+
+		"env:NAME and file:PATH that hold one of these.", format, args...)
 }
 
 // parsePostgres takes our own parameter out of the URL: the driver would send it to the server.
@@ -176,6 +185,47 @@ func parsePostgres(text string) (Target, error) {
 	u.RawQuery = q.Encode()
 	t.DSN = u.String()
 	return t, nil
+}
+
+// parseMySQL writes the URL in the form of the driver, whose parameters it may have. The parameter
+// socket names a Unix socket instead of host and port.
+func parseMySQL(text string) (Target, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Opaque != "" {
+		// The parser's error holds the URL, password and all.
+		return Target{}, badURL("a mysql:// URL cannot be parsed; special characters of a " +
+			"password must be percent-encoded")
+	}
+	database := strings.TrimPrefix(u.Path, "/")
+	if database == "" || strings.Contains(database, "/") {
+		return Target{}, badURL("a mysql:// URL needs a database: mysql://USER@HOST:PORT/DATABASE")
+	}
+	q := u.Query()
+	c := driver.NewConfig()
+	c.User, c.DBName, c.Net = u.User.Username(), database, "tcp"
+	c.Passwd, _ = u.User.Password()
+	c.Addr = u.Host
+	if u.Port() == "" {
+		c.Addr = net.JoinHostPort(u.Hostname(), "3306")
+	}
+	if socket := q.Get("socket"); socket != "" {
+		c.Net, c.Addr = "unix", socket
+		q.Del("socket")
+	}
+	// The driver reads its own parameters from the text that it has written.
+	dsn := c.FormatDSN()
+	if len(q) > 0 {
+		sep := "?"
+		if strings.Contains(dsn[strings.LastIndexByte(dsn, '/'):], "?") {
+			sep = "&"
+		}
+		dsn += sep + q.Encode()
+	}
+	if _, err := driver.ParseDSN(dsn); err != nil {
+		// This error may hold the password too.
+		return Target{}, badURL("a mysql:// URL has parameters that the driver does not take")
+	}
+	return Target{Kind: KindMySQL, DSN: dsn, Addr: Redact(text)}, nil
 }
 
 // Redact is a URL without its secrets, for people: user and password, and parameters that may hold
@@ -203,7 +253,9 @@ type Options struct {
 	// TLS and Insecure secure the connection to participants.
 	TLS      transport.TLS
 	Insecure bool
-	Logger   *slog.Logger
+	// ExperimentalMySQL allows a mysql:// URL to lead to a server that is no MariaDB.
+	ExperimentalMySQL bool
+	Logger            *slog.Logger
 }
 
 // Opened is a resource manager that is ready to be asked, whether it answers or not.
@@ -234,6 +286,9 @@ func Open(ctx context.Context, name string, t Target, o Options) (Opened, error)
 		// New does not connect: a coordinator must start while one of its databases is down.
 		out.Manager, err = postgres.New(postgres.Config{Name: name, DSN: t.DSN,
 			OwnerRole: t.OwnerRole})
+	case KindMySQL:
+		out.Manager, err = mysql.New(mysql.Config{Name: name, DSN: t.DSN,
+			Experimental: o.ExperimentalMySQL})
 	case KindKV:
 		out.Manager, err = openKV(t)
 	default:

@@ -59,13 +59,21 @@ func TestParse(t *testing.T) {
 			Kind: "postgres", DSN: "postgresql://h/d?sslmode=disable", OwnerRole: "gavel_owner"}},
 		{"postgres:///d?host=/tmp/sock", resource.Target{Kind: "postgres",
 			DSN: "postgres:///d?host=%2Ftmp%2Fsock"}},
+		{"mysql://u@h/d", resource.Target{Kind: "mysql", DSN: "u@tcp(h:3306)/d",
+			Addr: "mysql://u@h/d"}},
+		{"mariadb://u:p%40w@h:33/d?tls=true", resource.Target{Kind: "mysql",
+			DSN: "u:p@w@tcp(h:33)/d?tls=true", Addr: "mariadb://u@h:33/d?tls=true"}},
+		{"mysql://u@/d?socket=/run/s", resource.Target{Kind: "mysql", DSN: "u@unix(/run/s)/d",
+			Addr: "mysql://u@/d?socket=%2Frun%2Fs"}},
 	} {
 		if got, err := resource.Parse(c.text); got != c.want || err != nil {
 			t.Errorf("%s: %#v, %v", c.text, got, err)
 		}
 	}
 	for _, bad := range []string{"", "kv:", "grpc:host", "grpc://", "grpc://u:" + secret + "@h:1",
-		"grpc://h:1/x", "mysql://u:" + secret + "@h/d", "postgres://u:" + secret + "@h:port/d",
+		"grpc://h:1/x", "mysql://u:" + secret + "@h", "mysql://u:" + secret + "@h:port/d",
+		"mysql:u:" + secret, "mysql://u:" + secret + "@h/d?timeout=" + secret,
+		"sqlite://u:" + secret + "@h/d", "postgres://u:" + secret + "@h:port/d",
 		"postgres:u:" + secret, "u:" + secret + "@h", "postgres://u:" + secret + "%zz@h/d"} {
 		_, err := resource.Parse(bad)
 		if exit.Of(err).Code != exit.Usage || strings.Contains(err.Error(), secret) {
@@ -80,6 +88,7 @@ func TestNothingShowsAPassword(t *testing.T) {
 		"postgres://u:" + secret + "@h/d", "postgres://u@h/d?password=" + secret,
 		"postgres://u@h/d?sslpassword=" + secret + "&sslmode=require",
 		"postgres://u:" + secret + "@h/d?PASSWORD=" + secret,
+		"mysql://u:" + secret + "@h/d?tls=true",
 	} {
 		target, err := resource.Parse(text)
 		if err != nil {
@@ -147,7 +156,8 @@ func TestOpenAll(t *testing.T) {
 	src := resource.Source{Getenv: func(string) string {
 		return "postgres://u:" + secret + "@127.0.0.1:1/d?gavel_owner_role=r"
 	}}
-	refs := map[string]string{"c": "grpc://127.0.0.1:1", "a": "env:X", "b": "kv:" + dir}
+	refs := map[string]string{"c": "grpc://127.0.0.1:1", "a": "env:X", "b": "kv:" + dir,
+		"d": "mysql://u:" + secret + "@127.0.0.1:1/d"}
 	opened, err := resource.OpenAll(t.Context(), src, refs, resource.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +166,7 @@ func TestOpenAll(t *testing.T) {
 	for _, o := range opened {
 		kinds = append(kinds, o.Name+" "+o.Kind)
 	}
-	if got := strings.Join(kinds, ", "); got != "a postgres, b kv, c grpc" {
+	if got := strings.Join(kinds, ", "); got != "a postgres, b kv, c grpc, d mysql" {
 		t.Error(got)
 	}
 	if err := resource.CloseAll(opened); err != nil {

@@ -36,6 +36,8 @@ type Coordinator struct {
 	AcceptForeign  []string `yaml:"accept-foreign"`
 	AcceptIdentity []string `yaml:"accept-identity"`
 
+	ExperimentalMySQL bool `yaml:"experimental-mysql"`
+
 	Timeout     time.Duration `yaml:"timeout"`
 	MaxTimeout  time.Duration `yaml:"max-timeout"`
 	Grace       time.Duration `yaml:"grace"`
@@ -85,6 +87,7 @@ func (c *Coordinator) Flags(fs *pflag.FlagSet) {
 		"resource `NAME` to take over although another log has prepared branches in it")
 	fs.StringSliceVar(&c.AcceptIdentity, "accept-identity", nil,
 		"resource `NAME` whose database was replaced on purpose: believe who answers now")
+	AddExperimental(fs, &c.ExperimentalMySQL)
 	fs.DurationVar(&c.Timeout, "timeout", c.Timeout,
 		"undecided life of a transaction that names none")
 	fs.DurationVar(&c.MaxTimeout, "max-timeout", c.MaxTimeout, "longest a transaction may name")
@@ -136,7 +139,13 @@ type resources map[string]string
 // AddResources adds the flag --resource, which fills into.
 func AddResources(fs *pflag.FlagSet, into map[string]string) {
 	fs.Var(resources(into), "resource", "resource manager; URL is env:NAME, file:PATH, "+
-		"grpc://HOST:PORT, kv:DIR or postgres://… (repeat the flag for more)")
+		"grpc://HOST:PORT, kv:DIR, mysql://… or postgres://… (repeat the flag for more)")
+}
+
+// AddExperimental adds the flag --experimental-mysql.
+func AddExperimental(fs *pflag.FlagSet, into *bool) {
+	fs.BoolVar(into, "experimental-mysql", *into, "let mysql:// lead to a server that is no "+
+		"MariaDB: no test of gavel has ever seen one")
 }
 
 func (r resources) String() string { return "" }

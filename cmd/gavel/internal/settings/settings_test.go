@@ -50,13 +50,13 @@ func parse(t *testing.T, file string, args ...string) (settings.Coordinator, err
 func TestFlagsAlone(t *testing.T) {
 	c, err := parse(t, "", "--data", "/d", "--resource", "a=kv:/a", "--resource", "b=env:B",
 		"--accept-foreign", "a", "--accept-identity", "a,b", "--grace", "1s", "--tls-cert", "c",
-		"--insecure")
+		"--insecure", "--experimental-mysql")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Resource["a"] != "kv:/a" || c.Resource["b"] != "env:B" || c.Grace != time.Second ||
 		c.Sweep != time.Second || !slices.Equal(c.AcceptIdentity, []string{"a", "b"}) ||
-		c.TLS().Cert != "c" || !c.Insecure || c.GRPC != "127.0.0.1:7440" {
+		c.TLS().Cert != "c" || !c.Insecure || !c.ExperimentalMySQL || c.GRPC != "127.0.0.1:7440" {
 		t.Errorf("%+v", c)
 	}
 }
