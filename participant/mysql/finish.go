@@ -194,6 +194,9 @@ func (c *finishing) round(
 	if err := c.r.judge(ctx, s, c.branches, gone, c.findings); err != nil {
 		return nil, err
 	}
+	if len(free) == 0 || !pause(ctx, xabranch.Settle) {
+		return waiting, nil
+	}
 	again, err := c.send(ctx, s, free)
 	return append(waiting, again...), err
 }

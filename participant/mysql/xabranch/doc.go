@@ -18,7 +18,7 @@
 //   - While that session is just ending, XA COMMIT from elsewhere answers OK, commits nothing, and
 //     takes the branch off the list; its locks stay until the server is restarted, which brings it
 //     back. So an OK is believed only with the branch's row, and nobody finishes a branch whose
-//     session may be ending ([Sight]).
+//     session may be ending ([Sight], [Settle]).
 //   - "Unknown XID" may mean committed, rolled back, never prepared, or still attached.
 //   - XA RECOVER lists the whole server, and knows neither database nor owner nor age.
 //   - Whoever can connect may commit or roll back any XID that is on the list.

@@ -42,8 +42,8 @@ type Finished struct {
 }
 
 // Finish commits or rolls back prepared branches, one after the other, on a connection outside of a
-// transaction. Each must have a row, and should be [StateFree]: one whose session is just ending
-// may become FinishHidden. The answer has one element per name.
+// transaction. Each must have a row, and should have been [StateFree] for as long as [Settle]: one
+// whose session is just ending may become FinishHidden. The answer has one element per name.
 //
 // The end of ctx closes the connection and leaves what was not answered FinishUnknown.
 func Finish(
