@@ -26,13 +26,13 @@
 //
 // # One resolver per log
 //
-// A user lock, named by the log, is the right to finish its branches here; it is held by one
-// control connection per process, and the epoch that took it last stands in gavel.resolver. Each
-// connection that finishes branches holds one of 64 further locks, its place in the crew. A process
-// with a higher epoch ends the holder's session, takes the right, and ends all sessions of the old
-// crew; a lower epoch is fenced. A connection that joins a crew looks, after it has its place,
-// whether its own process still holds the right. So whoever took a place before the right changed
-// hands is ended, and whoever took it after that sees it.
+// A user lock, named by log and database, is the right to finish its branches here; it is held by
+// one control connection per process, and the epoch that took it last stands in gavel.resolver.
+// Each connection that finishes branches holds one of 64 further locks, its place in the crew. A
+// process with a higher epoch ends the holder's session, takes the right, and ends all sessions of
+// the old crew; a lower epoch is fenced. A connection that joins a crew looks, after it has its
+// place, whether its own process still holds the right. So whoever took a place before the right
+// changed hands is ended, and whoever took it after that sees it.
 //
 // # Failure semantics
 //

@@ -83,7 +83,7 @@ func setUp(ctx context.Context, s *mariahost.Server) error {
 		"CREATE TABLE other.effects (k VARCHAR(64) PRIMARY KEY) ENGINE = InnoDB",
 		"CREATE USER app@localhost", "CREATE USER gavel@localhost",
 		"GRANT ALL ON bank.* TO app@localhost", "GRANT ALL ON other.* TO app@localhost",
-		"GRANT SELECT ON bank.* TO gavel@localhost")
+		"GRANT SELECT ON bank.* TO gavel@localhost", "GRANT SELECT ON other.* TO gavel@localhost")
 	grants := xabranch.Grants("app@localhost", "gavel@localhost")
 	return s.Exec(ctx, append(statements, grants...)...)
 }

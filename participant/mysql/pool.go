@@ -25,8 +25,10 @@ type session struct {
 	// place is the lock that it holds in its crew, as a literal.
 	place      string
 	generation int
-	// database is the current one, by the server's own name for it.
+	// database is the current one, by the server's own name for it, and number that of its
+	// identity.
 	database string
+	number   uint32
 	// broken says that the connection was lost, or left in a state that nobody knows.
 	broken bool
 }
@@ -207,7 +209,7 @@ func (k *connector) connect(ctx context.Context) (*session, error) {
 		xabranch.Discard(s.Conn)
 		return nil, err
 	}
-	s.database = place.Database
+	s.database, s.number = place.Database, place.Identity.Database
 	return s, nil
 }
 

@@ -29,8 +29,8 @@ var ErrTooManyLogs = errors.New("mysql: too many logs finish their branches thro
 // ended, and perhaps another process has it now.
 var errRightLost = errors.New("mysql: the right to finish branches was lost")
 
-// right is the sole right to finish the branches of one log at this server, as long as its control
-// connection lives.
+// right is the sole right to finish the branches of one log in this database, as long as its
+// control connection lives.
 type right struct {
 	log     txn.LogID
 	epoch   txn.Epoch
@@ -51,10 +51,18 @@ type rights struct {
 	taking map[txn.LogID]chan struct{}
 }
 
-func rightLock(log txn.LogID) string { return fmt.Sprintf("'gavel.right.%s'", log) }
+// lock and place name the user locks, which are the server's: other databases have their own.
+func (t *right) lock() string {
+	return fmt.Sprintf("'gavel.right.%s.%08x'", t.log, t.control.number)
+}
 
-func crewLock(log txn.LogID, place int) string {
-	return fmt.Sprintf("'gavel.crew.%s.%d'", log, place)
+func (t *right) place(n int) string {
+	return fmt.Sprintf("'gavel.crew.%s.%08x.%d'", t.log, t.control.number, n)
+}
+
+// row selects the right's row in gavel.resolver.
+func (t *right) row() string {
+	return fmt.Sprintf("log = %d AND db = %d", t.log, t.control.number)
 }
 
 // get returns the right of the fence's log, and takes it first if this process does not have it at
@@ -176,8 +184,9 @@ func (t *right) take(ctx context.Context, instance string) error {
 
 func (t *right) takeIn(ctx context.Context, tx *sql.Tx, instance string) error {
 	// The row is made first: without one there would be nothing to lock.
-	_, err := tx.ExecContext(ctx, fmt.Sprintf(`INSERT INTO gavel.resolver (log, epoch, instance)
-		VALUES (%d, 0, '') ON DUPLICATE KEY UPDATE epoch = epoch`, t.log))
+	_, err := tx.ExecContext(ctx, fmt.Sprintf(`INSERT INTO gavel.resolver (log, db, epoch,
+		instance) VALUES (%d, %d, 0, '') ON DUPLICATE KEY UPDATE epoch = epoch`, t.log,
+		t.control.number))
 	if err != nil {
 		return err
 	}
@@ -185,8 +194,8 @@ func (t *right) takeIn(ctx context.Context, tx *sql.Tx, instance string) error {
 	var holder uint64
 	var last string
 	err = tx.QueryRowContext(ctx, fmt.Sprintf(`SELECT epoch, instance,
-		COALESCE(IS_USED_LOCK(%s), 0) FROM gavel.resolver WHERE log = %d FOR UPDATE`,
-		rightLock(t.log), t.log)).Scan(&epoch, &last, &holder)
+		COALESCE(IS_USED_LOCK(%s), 0) FROM gavel.resolver WHERE %s FOR UPDATE`,
+		t.lock(), t.row())).Scan(&epoch, &last, &holder)
 	switch {
 	case err != nil:
 		return err
@@ -196,7 +205,7 @@ func (t *right) takeIn(ctx context.Context, tx *sql.Tx, instance string) error {
 	case epoch == t.epoch && holder != 0 && last != instance:
 		return fmt.Errorf("session %d holds the right: %w", holder, participant.ErrNotResolver)
 	}
-	if err := endHolder(ctx, tx, rightLock(t.log), holder); err != nil {
+	if err := endHolder(ctx, tx, t.lock(), holder); err != nil {
 		return err
 	}
 	// From now on nobody can join the old crew: whoever tries sees that the right is ours. Those
@@ -205,7 +214,7 @@ func (t *right) takeIn(ctx context.Context, tx *sql.Tx, instance string) error {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, fmt.Sprintf("UPDATE gavel.resolver SET epoch = %d, "+
-		"instance = '%s' WHERE log = %d", t.epoch, instance, t.log))
+		"instance = '%s' WHERE %s", t.epoch, instance, t.row()))
 	return err
 }
 
@@ -238,7 +247,7 @@ func (t *right) endCrew(ctx context.Context, tx *sql.Tx) error {
 	holders := make([]uint64, crewPlaces)
 	into := make([]any, crewPlaces)
 	for i := range columns {
-		columns[i] = "COALESCE(IS_USED_LOCK(" + crewLock(t.log, i) + "), 0)"
+		columns[i] = "COALESCE(IS_USED_LOCK(" + t.place(i) + "), 0)"
 		into[i] = &holders[i]
 	}
 	err := tx.QueryRowContext(ctx, "SELECT "+strings.Join(columns, ", ")).Scan(into...)
@@ -249,7 +258,7 @@ func (t *right) endCrew(ctx context.Context, tx *sql.Tx) error {
 		if holder == 0 {
 			continue
 		}
-		lock := crewLock(t.log, i)
+		lock := t.place(i)
 		if err := endHolder(ctx, tx, lock, holder); err != nil {
 			return err
 		}
@@ -277,7 +286,7 @@ func (t *right) join(ctx context.Context, s *session) error {
 		return s.note(err)
 	}
 	var holder uint64
-	err := s.QueryRowContext(ctx, "SELECT COALESCE(IS_USED_LOCK("+rightLock(t.log)+"), 0)").
+	err := s.QueryRowContext(ctx, "SELECT COALESCE(IS_USED_LOCK("+t.lock()+"), 0)").
 		Scan(&holder)
 	if err != nil {
 		return s.note(err)
@@ -294,7 +303,7 @@ func (t *right) join(ctx context.Context, s *session) error {
 func (t *right) takePlace(ctx context.Context, s *session) error {
 	for i := range crewPlaces {
 		var got sql.NullBool
-		s.place = crewLock(t.log, (int(s.id)+i)%crewPlaces)
+		s.place = t.place((int(s.id) + i) % crewPlaces)
 		err := s.QueryRowContext(ctx, "SELECT GET_LOCK("+s.place+", 0)").Scan(&got)
 		if err != nil || got.Bool {
 			return err

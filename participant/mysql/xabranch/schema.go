@@ -25,9 +25,11 @@ func Schema() []string {
 			made TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)
 		) ENGINE = InnoDB`,
 		`CREATE TABLE IF NOT EXISTS gavel.resolver (
-			log BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+			log BIGINT UNSIGNED NOT NULL,
+			db INT UNSIGNED NOT NULL,
 			epoch BIGINT UNSIGNED NOT NULL,
-			instance VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+			instance VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+			PRIMARY KEY (log, db)
 		) ENGINE = InnoDB`,
 	}
 }
