@@ -99,8 +99,9 @@ func TestCoordinator(t *testing.T) {
 		t.Fatal(err)
 	}
 	coord, shut := openCoordinator(t, dir)
+	run := newName().String() + " "
 	commit := func(key string, ack txn.AckLevel) {
-		id, all := votes(t, coord, key)
+		id, all := votes(t, coord, run+key)
 		r, err := coord.Commit(context.Background(),
 			txn.CommitRequest{ID: id, Votes: all, Ack: ack})
 		if err != nil || r.Outcome != txn.OutcomeCommitted {
@@ -111,7 +112,7 @@ func TestCoordinator(t *testing.T) {
 		}
 	}
 	commit("one", txn.AckApplied)
-	both(t, "one", "1")
+	both(t, run+"one", "1")
 	var wg sync.WaitGroup
 	for _, key := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
 		wg.Go(func() { commit(key, txn.AckApplied) })
@@ -120,19 +121,19 @@ func TestCoordinator(t *testing.T) {
 	commit("decided", txn.AckDecided)
 	observer := connect(t, srv, "root", "other")
 	await(t, "the decided one to be applied", func() bool {
-		return observer.ask("SELECT COUNT(*) FROM effects WHERE k = 'decided'") == "1"
+		return observer.ask("SELECT COUNT(*) FROM effects WHERE k = '"+run+"decided'") == "1"
 	})
 
-	id, all := votes(t, coord, "crashed")
+	id, all := votes(t, coord, run+"crashed")
 	crash(t)
 	r, err := coord.Commit(t.Context(), txn.CommitRequest{ID: id, Votes: all,
 		Wait: time.Minute})
 	if err != nil || r.Outcome != txn.OutcomeCommitted || len(r.Pending()) > 0 {
 		t.Errorf("after the crash: %+v, %v", r, err)
 	}
-	both(t, "crashed", "1")
+	both(t, run+"crashed", "1")
 
-	votes(t, coord, "orphan")
+	votes(t, coord, run+"orphan")
 	shut()
 	coord, shut = openCoordinator(t, dir)
 	observer = connect(t, srv, "root", "bank")
@@ -140,6 +141,12 @@ func TestCoordinator(t *testing.T) {
 		p, err := xabranch.Recover(t.Context(), observer.Conn)
 		return err == nil && len(p.Names) == 0
 	})
-	both(t, "orphan", "0")
+	both(t, run+"orphan", "0")
 	shut()
+	rows := "SELECT COUNT(*) FROM gavel.branch"
+	ended := observer.ask(rows)
+	observer.run("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
+	if all := observer.ask(rows); all != ended {
+		t.Errorf("%s rows, of which %s are committed, and nothing is prepared", all, ended)
+	}
 }

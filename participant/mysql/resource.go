@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -312,14 +313,27 @@ func (r *Resource) judge(
 	if err != nil {
 		return err
 	}
+	// A commit is seen a moment before it is synced. A durable write of ours comes after it.
+	unsynced := place.Flush != 1
+	if slices.ContainsFunc(answers, committed) && !unsynced {
+		if _, err := xabranch.Vouch(ctx, s.Conn, 0); err != nil {
+			return err
+		}
+	}
 	for n, i := range gone {
 		a := answers[n]
+		if committed(a) && unsynced {
+			findings[i] = participant.Finding{Reason: xabranch.ErrUnsynced.Error()}
+			continue
+		}
 		findings[i] = participant.Finding{Standing: a.Standing, Reason: a.Reason,
 			Evidence: txn.Evidence{Identity: place.Identity, Position: place.Position,
 				XID: a.Number}}
 	}
 	return nil
 }
+
+func committed(a xabranch.Answer) bool { return a.Standing == txn.StandingCommitted }
 
 // Prepare votes for branches that their applications have prepared by themselves, by what is
 // listed:

@@ -104,17 +104,24 @@ func TestReadOnlyServer(t *testing.T) {
 	standing(t, r.Commit, f, b, txn.StandingCommitted)
 }
 
-// The server does not sync: what is listed may be lost, and is no vote.
-func TestUnsyncedIsNoVote(t *testing.T) {
+// The server does not sync: what is listed may be lost, and is no vote, and no commit is durable.
+func TestUnsynced(t *testing.T) {
 	root := connect(t, srv, "root", "bank")
 	r, f, b := openResource(t, config(srv)), newFence(), prepared(t, srv, "bank")
 	root.run("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
 	v, err := r.Prepare(t.Context(), f, []participant.Branch{b})
+	// What commits meanwhile is told once the server syncs again.
+	for range 2 {
+		got := standing(t, r.Commit, f, b, txn.StandingUnknown)
+		if !strings.Contains(got.Reason, "SET GLOBAL innodb_flush_log_at_trx_commit = 1") {
+			t.Errorf("reason %q", got.Reason)
+		}
+	}
 	root.run("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
 	if err != nil || v[0].Vote != txn.VoteUnknown || v[0].Reason == "" {
 		t.Errorf("vote %+v, %v", v, err)
 	}
-	standing(t, r.Rollback, f, b, txn.StandingRolledBack)
+	standing(t, r.Commit, f, b, txn.StandingCommitted)
 }
 
 // Large calls go over several connections, and more branches than a connection takes are finished.

@@ -34,6 +34,11 @@ func (r FinishResult) String() string {
 var ErrHidden = errors.New("xabranch: the server has lost sight of the branch, which keeps its " +
 	"locks until the server is restarted, and will be finished then")
 
+// ErrUnsynced is in the answer of a Finish that committed at a server that does not sync: a power
+// failure could take the commit back. Nobody may be told of it before the server syncs again.
+var ErrUnsynced = errors.New("xabranch: innodb_flush_log_at_trx_commit is not 1, so that what " +
+	"commits is not durable: SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+
 // Finished is the answer for one branch.
 type Finished struct {
 	Result FinishResult
@@ -68,14 +73,11 @@ func Finish(
 			break
 		}
 	}
-	borneOut, err := bearOut(ctx, conn, commit, claimed)
+	rows, err := Rows(ctx, conn, claimed, !commit)
 	for i, name := range names {
-		switch {
-		case done[i].Result != FinishDone || borneOut[name]:
-		case err != nil:
-			done[i] = Finished{Err: fmt.Errorf("xabranch: look whether %s ended: %w", name, err)}
-		default:
-			done[i] = Finished{Result: FinishHidden, Err: ErrHidden}
+		if done[i].Result == FinishDone {
+			row, there := rows[name]
+			done[i] = borneOut(commit, row, there, err)
 		}
 	}
 	return done
@@ -96,19 +98,16 @@ func finishResult(err error) FinishResult {
 	return FinishUnknown
 }
 
-// bearOut says of which branches the row shows that the server did what it said: that of a commit
-// is committed, and that of a rollback is gone.
-func bearOut(
-	ctx context.Context, conn *sql.Conn, commit bool, names []txn.Name,
-) (map[txn.Name]bool, error) {
-	rows, err := Rows(ctx, conn, names, !commit)
-	if err != nil {
-		return nil, err
+// borneOut holds the server's OK against the branch's row: that of a commit is committed, and that
+// of a rollback is gone. The commit was synced before the answer, if the server syncs at all.
+func borneOut(commit bool, row Row, there bool, err error) Finished {
+	switch {
+	case err != nil:
+		return Finished{Err: fmt.Errorf("xabranch: look for the row: %w", err)}
+	case there != commit:
+		return Finished{Result: FinishHidden, Err: ErrHidden}
+	case commit && !row.synced:
+		return Finished{Err: ErrUnsynced}
 	}
-	out := make(map[txn.Name]bool, len(names))
-	for _, name := range names {
-		_, there := rows[name]
-		out[name] = there == commit
-	}
-	return out, nil
+	return Finished{Result: FinishDone}
 }

@@ -51,6 +51,8 @@ type Row struct {
 	// holder is the session that holds the branch's user lock, or 0. It is the one that runs the
 	// branch, or prepared it and has not ended.
 	holder uint64
+	// synced says that the server syncs what commits.
+	synced bool
 }
 
 // Rows reads rows of branches, in one query; a name without one is left out. If early is true those
@@ -75,7 +77,8 @@ func Rows(
 		list[i] = quoted(name)
 	}
 	rows, err := conn.QueryContext(ctx, `SELECT name, number, db, connection, user,
-		GREATEST(TIMESTAMPDIFF(MICROSECOND, made, NOW(6)), 0), COALESCE(IS_USED_LOCK(name), 0)
+		GREATEST(TIMESTAMPDIFF(MICROSECOND, made, NOW(6)), 0), COALESCE(IS_USED_LOCK(name), 0),
+		@@innodb_flush_log_at_trx_commit = 1
 		FROM gavel.branch WHERE name IN (`+strings.Join(list, ", ")+`)`)
 	if err != nil {
 		return nil, setupError(err)
@@ -85,8 +88,9 @@ func Rows(
 		var text string
 		var micros int64
 		var r Row
-		if err := rows.Scan(&text, &r.Number, &r.Database, &r.Connection, &r.User, &micros,
-			&r.holder); err != nil {
+		err := rows.Scan(&text, &r.Number, &r.Database, &r.Connection, &r.User, &micros, &r.holder,
+			&r.synced)
+		if err != nil {
 			return nil, err
 		}
 		name, err := txn.ParseName(text)
