@@ -88,8 +88,9 @@ func finishAfterCrash(
 	}
 	standing(t, call, f, b, want)
 	crash(t)
-	standing(t, call, f, b, want)
+	// The inquiry comes first: a rollback that the crash had undone would be done again.
 	standing(t, r.Inquire, f, b, want)
+	standing(t, call, f, b, want)
 	if got := effect(t, srv, b.Name.String()); got != (prepared && commit) {
 		t.Errorf("effect %v", got)
 	}

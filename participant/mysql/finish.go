@@ -171,10 +171,12 @@ func (c *finishing) round(
 	for n, i := range todo {
 		names[n] = c.branches[i].Name
 	}
+	began := time.Now()
 	seen, err := xabranch.Sight(ctx, s.Conn, names)
 	if err != nil {
 		return nil, err
 	}
+	settle := xabranch.Settle + time.Since(began)
 	var free, gone []int
 	for _, i := range todo {
 		switch at := seen[c.branches[i].Name]; c.place(s, i, at) {
@@ -194,7 +196,7 @@ func (c *finishing) round(
 	if err := c.r.judge(ctx, s, c.branches, gone, c.findings); err != nil {
 		return nil, err
 	}
-	if len(free) == 0 || !pause(ctx, xabranch.Settle) {
+	if len(free) == 0 || !pause(ctx, settle) {
 		return waiting, nil
 	}
 	again, err := c.send(ctx, s, free)
@@ -237,7 +239,14 @@ func (c *finishing) send(ctx context.Context, s *session, free []int) (again []i
 	for n, i := range free {
 		names[n] = c.branches[i].Name
 	}
-	for n, f := range xabranch.Finish(ctx, s.Conn, c.commit, names) {
+	done := xabranch.Finish(ctx, s.Conn, c.commit, names)
+	if !c.commit {
+		// InnoDB does not sync a rollback: a crash would bring the branch back. This write does.
+		if _, err := xabranch.Vouch(ctx, s.Conn, 0); err != nil {
+			return nil, s.note(err)
+		}
+	}
+	for n, f := range done {
 		i := free[n]
 		switch {
 		case f.Result == xabranch.FinishDone && c.commit:

@@ -313,16 +313,17 @@ func (r *Resource) judge(
 	if err != nil {
 		return err
 	}
-	// A commit is seen a moment before it is synced. A durable write of ours comes after it.
+	// An end is seen before it is synced, and a rollback is not synced by itself. A durable write
+	// of ours comes after it.
 	unsynced := place.Flush != 1
-	if slices.ContainsFunc(answers, committed) && !unsynced {
+	if slices.ContainsFunc(answers, ended) && !unsynced {
 		if _, err := xabranch.Vouch(ctx, s.Conn, 0); err != nil {
 			return err
 		}
 	}
 	for n, i := range gone {
 		a := answers[n]
-		if committed(a) && unsynced {
+		if ended(a) && unsynced {
 			findings[i] = participant.Finding{Reason: xabranch.ErrUnsynced.Error()}
 			continue
 		}
@@ -333,7 +334,9 @@ func (r *Resource) judge(
 	return nil
 }
 
-func committed(a xabranch.Answer) bool { return a.Standing == txn.StandingCommitted }
+func ended(a xabranch.Answer) bool {
+	return a.Standing == txn.StandingCommitted || a.Standing == txn.StandingRolledBack
+}
 
 // Prepare votes for branches that their applications have prepared by themselves, by what is
 // listed:

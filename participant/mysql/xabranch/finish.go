@@ -15,7 +15,7 @@ type FinishResult uint8
 const (
 	// FinishUnknown: the connection was lost, or the answer proves nothing. Ask again.
 	FinishUnknown FinishResult = iota
-	// FinishDone: done now, durably, by this statement, and its row bears it out.
+	// FinishDone: done now, by this statement, and its row bears it out.
 	FinishDone
 	// FinishMissing: unknown XID (1397). That is no success: see [Standing].
 	FinishMissing
@@ -49,6 +49,9 @@ type Finished struct {
 // Finish commits or rolls back prepared branches, one after the other, on a connection outside of a
 // transaction. Each must have a row, and should have been [StateFree] for as long as [Settle]: one
 // whose session is just ending may become FinishHidden. The answer has one element per name.
+//
+// A commit is durable when Finish returns. A rollback is not, because InnoDB does not sync it: a
+// crash brings the branch back, unless a durable write such as [Vouch] came after it.
 //
 // The end of ctx closes the connection and leaves what was not answered FinishUnknown.
 func Finish(

@@ -149,11 +149,12 @@ func raced(t *testing.T, branches, workers int, sighted bool) (lost []txn.Name) 
 // finishNow commits as soon as the server takes it, or when the rules allow it.
 func finishNow(s *session, name txn.Name, sighted bool) xabranch.Finished {
 	for {
+		began := time.Now()
 		if sighted && s.sight(name).State != xabranch.StateFree {
 			continue
 		}
 		if sighted {
-			<-time.After(xabranch.Settle)
+			<-time.After(xabranch.Settle + time.Since(began))
 		}
 		got := s.finish(true, name)
 		if got.Result != xabranch.FinishMissing {
