@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,14 +25,14 @@ const (
 	maxStateLen = 5
 )
 
-// AppendVotes appends votes to b, in the form in which one process hands them to another that
-// commits: with evidence, reasons and codes. No votes at all are also something to say. It panics
-// over more than [MaxBranches].
-func AppendVotes(b []byte, votes []BranchVote) []byte {
+// AppendVotes appends votes of a transaction to b, in the form in which one process hands them to
+// another that commits: with evidence, reasons and codes. No votes at all are also something to
+// say. It panics over more than [MaxBranches].
+func AppendVotes(b []byte, id ID, votes []BranchVote) []byte {
 	if len(votes) > MaxBranches {
 		panic(fmt.Sprintf("txn: %d votes of one transaction", len(votes)))
 	}
-	b = append(b, votesVersion)
+	b = append(append(b, votesVersion), id[:]...)
 	b = binary.AppendUvarint(b, uint64(len(votes)))
 	room := maxReasons
 	for _, v := range votes {
@@ -61,8 +62,9 @@ func cut(s string, limit int) string {
 }
 
 // ParseVotes is the inverse of [AppendVotes]. The votes share nothing with b. An error wraps
-// [ErrVotes], and means that nothing is known of any branch. No branch votes twice.
-func ParseVotes(b []byte) ([]BranchVote, error) {
+// [ErrVotes], and means that nothing is known of any branch; as with votes of another transaction,
+// such as a cache may hand out. No branch votes twice.
+func ParseVotes(b []byte, id ID) ([]BranchVote, error) {
 	if len(b) > MaxVotesLen {
 		return nil, fmt.Errorf("%w: %d bytes, and %d are the limit", ErrVotes, len(b), MaxVotesLen)
 	}
@@ -70,6 +72,10 @@ func ParseVotes(b []byte) ([]BranchVote, error) {
 	if version := r.next(1<<8 - 1); r.err == nil && version != votesVersion {
 		return nil, fmt.Errorf("%w: version %d", ErrVotes, version)
 	}
+	if r.err == nil && !bytes.HasPrefix(r.rest, id[:]) {
+		return nil, fmt.Errorf("%w: they are not of transaction %s", ErrVotes, id)
+	}
+	r.rest = r.rest[min(len(id), len(r.rest)):]
 	n := r.next(MaxBranches)
 	votes := make([]BranchVote, 0, n)
 	var seen [MaxBranches + 1]bool

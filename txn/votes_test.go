@@ -22,7 +22,7 @@ func someVotes() []BranchVote {
 
 func TestVotesComeBack(t *testing.T) {
 	for _, votes := range [][]BranchVote{{}, someVotes()} {
-		got, err := ParseVotes(AppendVotes(nil, votes))
+		got, err := ParseVotes(AppendVotes(nil, votesOf, votes), votesOf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,8 +45,8 @@ func TestVotesAreBounded(t *testing.T) {
 			},
 		})
 	}
-	b := AppendVotes(nil, votes)
-	got, err := ParseVotes(b)
+	b := AppendVotes(nil, votesOf, votes)
+	got, err := ParseVotes(b, votesOf)
 	if err != nil || len(got) != MaxBranches {
 		t.Fatalf("%d bytes: %d votes, %v", len(b), len(got), err)
 	}
@@ -59,9 +59,9 @@ func TestVotesAreBounded(t *testing.T) {
 }
 
 func TestWhatIsNoVotes(t *testing.T) {
-	whole := AppendVotes(nil, someVotes())
+	whole := AppendVotes(nil, votesOf, someVotes())
 	for n := range whole {
-		if _, err := ParseVotes(whole[:n]); !errors.Is(err, ErrVotes) {
+		if _, err := ParseVotes(whole[:n], votesOf); !errors.Is(err, ErrVotes) {
 			t.Errorf("the first %d bytes: %v", n, err)
 		}
 	}
@@ -70,18 +70,18 @@ func TestWhatIsNoVotes(t *testing.T) {
 		"bytes behind":           append(append([]byte{}, whole...), 0),
 		"too long":               make([]byte, MaxVotesLen+1),
 		"too many":               {1, MaxBranches + 1},
-		"twice":                  AppendVotes(nil, []BranchVote{{Branch: 1}, {Branch: 1}}),
-		"no branch":              AppendVotes(nil, []BranchVote{{}}),
+		"twice":                  AppendVotes(nil, votesOf, []BranchVote{{Branch: 1}, {Branch: 1}}),
+		"no branch":              AppendVotes(nil, votesOf, []BranchVote{{}}),
 		"a vote that decides":    one(VoteCommitted),
 		"a vote of another kind": one(77),
 	} {
-		if votes, err := ParseVotes(b); !errors.Is(err, ErrVotes) {
+		if votes, err := ParseVotes(b, votesOf); !errors.Is(err, ErrVotes) {
 			t.Errorf("%s: %v, %v", name, votes, err)
 		}
 	}
 }
 
-func one(v Vote) []byte { return AppendVotes(nil, []BranchVote{{Branch: 1, Vote: v}}) }
+func one(v Vote) []byte { return AppendVotes(nil, votesOf, []BranchVote{{Branch: 1, Vote: v}}) }
 
 func TestTooManyVotesAreABrokenInvariant(t *testing.T) {
 	defer func() {
@@ -89,19 +89,30 @@ func TestTooManyVotesAreABrokenInvariant(t *testing.T) {
 			t.Error("no panic")
 		}
 	}()
-	AppendVotes(nil, make([]BranchVote, MaxBranches+1))
+	AppendVotes(nil, votesOf, make([]BranchVote, MaxBranches+1))
 }
 
 func FuzzVotes(f *testing.F) {
-	f.Add(AppendVotes(nil, someVotes()))
+	f.Add(AppendVotes(nil, votesOf, someVotes()))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		votes, err := ParseVotes(b)
+		votes, err := ParseVotes(b, votesOf)
 		if err != nil {
 			return
 		}
-		again, err := ParseVotes(AppendVotes(nil, votes))
+		again, err := ParseVotes(AppendVotes(nil, votesOf, votes), votesOf)
 		if err != nil || len(again) != len(votes) {
 			t.Errorf("%d votes, and then %d: %v", len(votes), len(again), err)
 		}
 	})
+}
+
+// votesOf is the transaction of all votes here.
+var votesOf = NewID(7, 42)
+
+// TestVotesOfAnotherTransaction are none.
+func TestVotesOfAnotherTransaction(t *testing.T) {
+	b := AppendVotes(nil, votesOf, someVotes())
+	if votes, err := ParseVotes(b, NewID(7, 43)); !errors.Is(err, ErrVotes) {
+		t.Errorf("%+v, %v", votes, err)
+	}
 }

@@ -101,7 +101,7 @@ func (s *clientStream) RecvMsg(m any) error {
 
 // done ends a call, and returns what the application is to hear.
 func done(call *client.Call, method string, trailer metadata.MD, err error) error {
-	votes, lost := votesOf(trailer)
+	votes, lost := votesOf(trailer, call.ID())
 	if err == nil && lost == nil {
 		if err = call.Done(votes, nil); err == nil {
 			return nil
@@ -116,7 +116,7 @@ func done(call *client.Call, method string, trailer metadata.MD, err error) erro
 
 // votesOf reads the votes of a trailer. An answer without votes is never taken for one of a service
 // that did nothing: that has a trailer with none.
-func votesOf(trailer metadata.MD) ([]txn.BranchVote, error) {
+func votesOf(trailer metadata.MD, id txn.ID) ([]txn.BranchVote, error) {
 	values := trailer.Get(votesKey)
 	if len(values) == 0 && mutant.On(mutant.NoTrailerIsYes) {
 		return nil, nil
@@ -124,7 +124,7 @@ func votesOf(trailer metadata.MD) ([]txn.BranchVote, error) {
 	if len(values) != 1 {
 		return nil, ErrNoVotes
 	}
-	votes, err := txn.ParseVotes([]byte(values[0]))
+	votes, err := txn.ParseVotes([]byte(values[0]), id)
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", ErrNoVotes, err)
 	}

@@ -65,5 +65,6 @@
 // The options of InTx, as Isolation or Delegate, are about the caller's own branches. A transaction
 // that makes a call is never decided by a delegate: where that was agreed upon before, the call
 // fails. A service decides nothing. But whoever has the id of a transaction may ask the coordinator
-// for its end, and hold locks until its deadline: so call services that you trust with that.
+// for its end, a commit too, and hold locks until its deadline: so call services that you trust
+// with that.
 package grpctx

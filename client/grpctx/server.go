@@ -76,7 +76,7 @@ func takePart(
 		own = handle(ctx)
 		return own
 	})
-	sent := setTrailer(metadata.Pairs(votesKey, string(txn.AppendVotes(nil, votes))))
+	sent := setTrailer(metadata.Pairs(votesKey, string(txn.AppendVotes(nil, from.ID, votes))))
 	switch {
 	case own != nil:
 		return own

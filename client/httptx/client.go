@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/client/internal/ticket"
@@ -21,6 +22,9 @@ const (
 
 // maxDrained bounds what Close reads of a body, in bytes, to come to the votes behind it.
 const maxDrained = 64 << 10
+
+// maxDrain bounds how long it does.
+const maxDrain = time.Second
 
 // ErrNoVotes is behind the error of a request that was answered without the votes of the service.
 // What it has done is not part of the transaction or cannot be known to be, so that all is rolled
@@ -106,7 +110,7 @@ func take(call *client.Call, r *http.Request, answer *http.Response) (*http.Resp
 	_, announced := answer.Trailer[votesKey]
 	switch {
 	case answer.StatusCode >= http.StatusBadRequest:
-		votes, _ := parse(in)
+		votes, _ := parse(in, call.ID())
 		_ = call.Done(votes, &StatusError{Code: answer.StatusCode, Status: answer.Status,
 			Method: r.Method, URL: r.URL.Redacted()})
 		return answer, nil
@@ -123,12 +127,12 @@ func take(call *client.Call, r *http.Request, answer *http.Response) (*http.Resp
 
 // done ends a call that was answered.
 func done(call *client.Call, values []string) error {
-	votes, err := parse(values)
+	votes, err := parse(values, call.ID())
 	return call.Done(votes, err)
 }
 
 // parse reads votes. None at all is not the same as those of a service that did nothing.
-func parse(values []string) ([]txn.BranchVote, error) {
+func parse(values []string, id txn.ID) ([]txn.BranchVote, error) {
 	if len(values) != 1 || base64.StdEncoding.DecodedLen(len(values[0])) > txn.MaxVotesLen+3 {
 		return nil, ErrNoVotes
 	}
@@ -136,7 +140,7 @@ func parse(values []string) ([]txn.BranchVote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", ErrNoVotes, err)
 	}
-	votes, err := txn.ParseVotes(b)
+	votes, err := txn.ParseVotes(b, id)
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", ErrNoVotes, err)
 	}
@@ -173,6 +177,9 @@ func (b *body) Read(p []byte) (int, error) {
 // Close reads on to the votes, if that is not far.
 func (b *body) Close() error {
 	if b.end == nil {
+		// Who sends slowly is not waited for.
+		late := time.AfterFunc(maxDrain, func() { _ = b.ReadCloser.Close() })
+		defer late.Stop()
 		_, _ = io.CopyN(io.Discard, b, maxDrained)
 	}
 	if b.end == nil {

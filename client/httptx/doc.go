@@ -42,4 +42,7 @@
 //
 // [client.Detach] takes a request out of the transaction. Within a transaction a handler cannot
 // take the connection over.
+//
+// A redirect takes the transaction along to wherever it leads: give the Transport to clients that
+// ask hosts you trust, or set their CheckRedirect.
 package httptx

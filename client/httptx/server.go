@@ -33,7 +33,7 @@ func Handler(c *client.Client, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		a := &answer{w: w}
+		a := &answer{w: w, id: from.ID}
 		votes, err := c.TakePart(r.Context(), from.ID, from.Remaining,
 			func(ctx context.Context) error {
 				next.ServeHTTP(a, r.WithContext(ctx))
@@ -48,7 +48,8 @@ func Handler(c *client.Client, next http.Handler) http.Handler {
 //	kept ── Flush, or more than maxKept ──▶ sent: the votes follow in the trailer
 //	  └──── finish ──▶ sent, with the votes in its header
 type answer struct {
-	w http.ResponseWriter
+	w  http.ResponseWriter
+	id txn.ID
 	// code is the answer's, and worst the highest that the handler gave.
 	code, worst int
 	kept        bytes.Buffer
@@ -107,6 +108,8 @@ func (a *answer) release() error {
 
 func (a *answer) send() error {
 	a.sent = true
+	// What was answered within a transaction is nobody else's.
+	a.Header().Set("Cache-Control", "no-store")
 	a.w.WriteHeader(a.code)
 	_, err := a.w.Write(a.kept.Bytes())
 	return err
@@ -127,7 +130,7 @@ func (a *answer) failure() error {
 // like a success: where the answer is on its way it gets no votes that could be taken for one.
 func (a *answer) finish(votes []txn.BranchVote, err error) {
 	no := slices.ContainsFunc(votes, func(v txn.BranchVote) bool { return v.Vote == txn.VoteNo })
-	text := base64.StdEncoding.EncodeToString(txn.AppendVotes(nil, votes))
+	text := base64.StdEncoding.EncodeToString(txn.AppendVotes(nil, a.id, votes))
 	switch {
 	case a.sent:
 		if err == nil || no {

@@ -103,6 +103,10 @@ func checkFlush(place xabranch.Place) participant.Check {
 }
 
 func checkBinaryLog(place xabranch.Place) participant.Check {
+	if place.BinaryLog && !place.BinaryLogSynced {
+		return bad("SET GLOBAL sync_binlog = 1, and in the server's configuration",
+			"the binary log is on and not synced: what commits is not durable then")
+	}
 	if place.BinaryLog {
 		return warn("compare a replica with this server after a crash before you fail over to it",
 			"the binary log is on: after a crash in the middle of XA PREPARE or XA COMMIT a "+
@@ -152,18 +156,22 @@ func checkPrivileges(ctx context.Context, s *session) participant.Check {
 
 // checkEngines looks for tables whose changes no rollback takes back.
 func checkEngines(ctx context.Context, s *session) participant.Check {
-	var tables int
-	err := s.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables
-		WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'
-		AND engine <> 'InnoDB'`).Scan(&tables)
+	var tables, own int
+	err := s.QueryRowContext(ctx, `SELECT COALESCE(SUM(table_schema = DATABASE()), 0),
+		COALESCE(SUM(table_schema = 'gavel'), 0) FROM information_schema.tables
+		WHERE table_schema IN (DATABASE(), 'gavel') AND table_type = 'BASE TABLE'
+		AND engine <> 'InnoDB'`).Scan(&tables, &own)
 	switch {
 	case err != nil:
 		return bad("correct the error, then check again", "look at the tables: %v", err)
+	case own > 0:
+		return bad("ALTER TABLE gavel.branch ENGINE = InnoDB, and likewise the others",
+			"%d of gavel's own tables are not of InnoDB: a row there proves nothing", own)
 	case tables > 0:
 		return warn("ALTER TABLE … ENGINE = InnoDB", "%d tables are not of InnoDB: what a branch "+
 			"writes there stays when it is rolled back", tables)
 	}
-	return ok("all tables are of InnoDB")
+	return ok("all tables that this account can see are of InnoDB")
 }
 
 // probe prepares an empty transaction and rolls it back. Its format is not ours, so that no sweep

@@ -199,6 +199,10 @@ func (c *finishing) round(
 	if len(free) == 0 || !pause(ctx, settle) {
 		return waiting, nil
 	}
+	// The server may have become a replica since this session was opened.
+	if _, err := c.r.connector.look(ctx, s); err != nil {
+		return nil, err
+	}
 	again, err := c.send(ctx, s, free)
 	return append(waiting, again...), err
 }
@@ -220,6 +224,11 @@ func (c *finishing) place(s *session, i int, at xabranch.Seen) step {
 		return toJudge
 	case at.HasRow && at.Row.Database != s.database:
 		c.findings[i] = foreign(at.Row.Database)
+		return toLeave
+	case c.commit && at.HasRow && c.branches[i].Evidence.XID != 0 &&
+		at.Row.Number != c.branches[i].Evidence.XID:
+		c.findings[i] = participant.Finding{Reason: fmt.Sprintf("the branch is prepared with "+
+			"number %d, and voted with %d", at.Row.Number, c.branches[i].Evidence.XID)}
 		return toLeave
 	case !at.HasRow && c.commit:
 		c.findings[i] = participant.Finding{Reason: withoutRow}

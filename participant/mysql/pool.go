@@ -164,11 +164,14 @@ func newConnector(c Config, p *past) (*connector, error) {
 // the work of this adapter. The lock timeouts, in seconds, bound the wait for somebody who copies
 // the server or changes a table; what runs into one is asked again.
 const settings = `SET SESSION autocommit = 1, sql_mode = '', innodb_lock_wait_timeout = 5,
-	lock_wait_timeout = 5, wait_timeout = 28800, transaction_isolation = 'READ-COMMITTED'`
+	lock_wait_timeout = 5, wait_timeout = 28800, sql_select_limit = 18446744073709551615,
+	sql_safe_updates = 0, completion_type = 0, transaction_isolation = 'READ-COMMITTED'`
 
 // settingsMaria is settings for versions that know the isolation level by its older name alone.
 const settingsMaria = `SET SESSION autocommit = 1, sql_mode = '', innodb_lock_wait_timeout = 5,
-	lock_wait_timeout = 5, wait_timeout = 28800, tx_isolation = 'READ-COMMITTED'`
+	lock_wait_timeout = 5, wait_timeout = 28800, sql_select_limit = 18446744073709551615,
+	sql_safe_updates = 0, completion_type = 0, max_statement_time = 0,
+	tx_isolation = 'READ-COMMITTED'`
 
 // numUnknownVariable is the server's error for a setting that it does not have.
 const numUnknownVariable = 1193

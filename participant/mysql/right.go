@@ -2,6 +2,7 @@ package mysql
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type right struct {
 	log     txn.LogID
 	epoch   txn.Epoch
 	control *session
+	// own is a user lock of the control connection whose name nobody else knows.
+	own string
 }
 
 // rights are the rights that this process holds.
@@ -91,7 +94,8 @@ func (r *rights) get(ctx context.Context, f txn.Fence) (*right, error) {
 	if err != nil {
 		return nil, err
 	}
-	fresh := &right{log: f.Log, epoch: f.Epoch, control: control}
+	fresh := &right{log: f.Log, epoch: f.Epoch, control: control,
+		own: "'gavel.own." + rand.Text() + "'"}
 	if err := fresh.take(ctx, r.instance); err != nil {
 		xabranch.Discard(control.Conn)
 		return nil, err
@@ -208,6 +212,9 @@ func (t *right) takeIn(ctx context.Context, tx *sql.Tx, instance string) error {
 	if err := endHolder(ctx, tx, t.lock(), holder); err != nil {
 		return err
 	}
+	if err := endHolder(ctx, tx, t.own, 0); err != nil {
+		return err
+	}
 	// From now on nobody can join the old crew: whoever tries sees that the right is ours. Those
 	// who had joined before hold their places, and end here.
 	if err := t.endCrew(ctx, tx); err != nil {
@@ -285,13 +292,15 @@ func (t *right) join(ctx context.Context, s *session) error {
 	if err := t.takePlace(ctx, s); err != nil {
 		return s.note(err)
 	}
-	var holder uint64
-	err := s.QueryRowContext(ctx, "SELECT COALESCE(IS_USED_LOCK("+t.lock()+"), 0)").
-		Scan(&holder)
+	// The number of a connection is not enough: they begin anew when the server is restarted, and
+	// somebody else's may be ours. The other lock has a name that nobody else knows.
+	var holder, own uint64
+	err := s.QueryRowContext(ctx, "SELECT COALESCE(IS_USED_LOCK("+t.lock()+"), 0), "+
+		"COALESCE(IS_USED_LOCK("+t.own+"), 0)").Scan(&holder, &own)
 	if err != nil {
 		return s.note(err)
 	}
-	if holder != t.control.id {
+	if holder != t.control.id || own != holder {
 		s.broken = true // its place goes with it
 		return errRightLost
 	}

@@ -213,7 +213,8 @@ func (b *book) branch(n txn.Name) (entry, error) {
 	return e, nil
 }
 
-// keep writes an entry of a branch. It keeps the number that it has.
+// keep writes an entry of a branch. Its number is a new one with each phase: a journal that was
+// restored from between the two must look like one that went backwards.
 func (b *book) keep(n txn.Name, p phase, epoch txn.Epoch, now time.Time) (entry, error) {
 	e, err := b.branch(n)
 	if err != nil {
@@ -222,6 +223,9 @@ func (b *book) keep(n txn.Name, p phase, epoch txn.Epoch, now time.Time) (entry,
 	if e.phase == phaseNone {
 		e = entry{xid: b.tick(), epoch: epoch, at: now}
 		b.meta.branches++
+	}
+	if e.phase == phasePreparing && p == phasePrepared {
+		e.xid = b.tick()
 	}
 	e.phase = p
 	return e, b.tx.Put(nameKey('b', n), e.encode())

@@ -156,6 +156,16 @@ func (s *branches) expired(limit time.Time) []txn.Name {
 	return names
 }
 
+// postpone has a branch at work count as used now.
+func (s *branches) postpone(n txn.Name, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.byName[n]; b != nil && b.idle != nil {
+		b.used = now
+		s.idle.MoveToBack(b.idle)
+	}
+}
+
 // stale are the branches at work of older epochs of the log.
 func (s *branches) stale(f txn.Fence) []txn.Name {
 	s.mu.Lock()

@@ -46,7 +46,7 @@ func (r *Resource) Work(
 	if err := r.join(ctx, s, call); err != nil {
 		return err
 	}
-	defer r.branches.touch(s, r.cfg.Now())
+	defer func() { r.branches.touch(s, r.cfg.Now()) }()
 	return s.work.run(ctx, call, do)
 }
 
@@ -132,8 +132,11 @@ func (r *Resource) Abandon(ctx context.Context, name txn.Name) error {
 func (r *Resource) expire(ctx context.Context) {
 	limit := r.cfg.Now().Add(-r.cfg.IdleAfter)
 	for _, n := range r.branches.expired(limit) {
-		// What fails stays marked, so that it is not prepared, and is tried again.
-		_ = r.giveUp(ctx, n, "it was left alone for too long", func(*work) bool { return true })
+		err := r.giveUp(ctx, n, "it was left alone for too long", func(*work) bool { return true })
+		if err != nil {
+			// It stays marked, so that it is not prepared, and is tried again behind the others.
+			r.branches.postpone(n, r.cfg.Now())
+		}
 	}
 }
 

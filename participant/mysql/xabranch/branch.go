@@ -14,6 +14,9 @@ import (
 type Branch struct {
 	conn *sql.Conn
 	name txn.Name
+	// place is where it began, and unset why that is not known.
+	place Place
+	unset error
 	// failed is the first error of a statement.
 	failed error
 	ended  bool
@@ -21,8 +24,15 @@ type Branch struct {
 
 // Begin begins a branch under name, on a connection without an open transaction. The error is
 // [ErrTaken], [ErrOpen] or the server's, and nothing has begun then; the connection can be used on,
-// unless [Broken] says otherwise.
+// unless [Broken] says otherwise. What SET TRANSACTION has said before, of one transaction, is used
+// up.
 func Begin(ctx context.Context, conn *sql.Conn, name txn.Name) (*Branch, error) {
+	// Read before the branch: within one at SERIALIZABLE the row of the identity would stay locked
+	// for as long as the branch is prepared, and [Vouch] writes to it.
+	place, unset := lookBefore(ctx, conn)
+	if unset != nil && !errors.Is(unset, ErrNoSetup) {
+		return nil, fmt.Errorf("xabranch: begin %s: %w", name, unset)
+	}
 	// The lock comes first: whoever finds it free knows that no session has the branch.
 	var got sql.NullBool
 	err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+quoted(name)+", 0)").Scan(&got)
@@ -33,7 +43,7 @@ func Begin(ctx context.Context, conn *sql.Conn, name txn.Name) (*Branch, error) 
 		return nil, fmt.Errorf("%w: %s", ErrTaken, name)
 	}
 	if err = exec(ctx, conn, "XA START "+literal(name)); err == nil {
-		return &Branch{conn: conn, name: name}, nil
+		return &Branch{conn: conn, name: name, place: place, unset: unset}, nil
 	}
 	if !Broken(err) {
 		err = errors.Join(err, exec(ctx, conn, "DO RELEASE_LOCK("+quoted(name)+")"))
@@ -45,6 +55,23 @@ func Begin(ctx context.Context, conn *sql.Conn, name txn.Name) (*Branch, error) 
 		return nil, fmt.Errorf("%w (%w)", ErrOpen, err)
 	}
 	return nil, fmt.Errorf("xabranch: begin %s: %w", name, err)
+}
+
+// lookBefore is Look outside of any transaction, also where the session begins one by itself.
+func lookBefore(ctx context.Context, conn *sql.Conn) (Place, error) {
+	// It fails within a transaction, which is the caller's then.
+	err := exec(ctx, conn, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+	if Number(err) == numInTransaction {
+		return Place{}, fmt.Errorf("%w (%w)", ErrOpen, err)
+	}
+	if err != nil {
+		return Place{}, err
+	}
+	place, err := Look(ctx, conn)
+	if Broken(err) {
+		return place, err
+	}
+	return place, errors.Join(err, exec(ctx, conn, "COMMIT"))
 }
 
 // Name is the branch's.
@@ -123,7 +150,7 @@ type Verdict struct {
 
 // Prepare prepares the branch and votes:
 //
-//	SELECT identity, settings;       evidence, and what must be right
+//	SELECT settings;                 what must be right; the identity is known since Begin
 //	INSERT INTO gavel.branch         the row that proves its end
 //	XA END; XA PREPARE
 //
@@ -147,14 +174,18 @@ func (b *Branch) Prepare(ctx context.Context, o PrepareOptions) Verdict {
 	if b.failed != nil {
 		return b.no(ctx, b.failed, swallowed) // (swallowed)
 	}
-	place, err := Look(ctx, b.conn)
+	place, err := About(ctx, b.conn)
+	if err == nil {
+		err = b.unset
+	}
 	if err != nil {
 		return b.refuse(ctx, err)
 	}
+	place.Identity = identityOf(b.place.system, place.server, place.Database)
 	if err := place.fit(o); err != nil {
 		return b.no(ctx, err, err.Error()) // (unfit)
 	}
-	ev := txn.Evidence{Identity: place.Identity, Position: place.Position}
+	ev := txn.Evidence{Identity: place.Identity, Position: b.place.Position}
 	if ev.XID, err = b.insert(ctx); err != nil {
 		return b.refuse(ctx, err)
 	}

@@ -34,6 +34,37 @@ func voted(
 	})
 }
 
+// A branch at SERIALIZABLE locks what it reads, and must not lock what the adapter writes to.
+func TestASerializableBranchHoldsNobodyUp(t *testing.T) {
+	name, observer, app := newName(), connect(t), connect(t)
+	app.run("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+	app.prepare(name)
+	observer.run("SET SESSION innodb_lock_wait_timeout = 1")
+	if _, err := xabranch.Vouch(t.Context(), observer.Conn, 0); err != nil {
+		t.Error(err)
+	}
+	observer.awaitState(name, xabranch.StateFree)
+	if got := observer.finish(false, name); got.Result != xabranch.FinishDone {
+		t.Errorf("rollback: %v (%v)", got.Result, got.Err)
+	}
+}
+
+// A session that begins transactions by itself has none open afterwards, and one that is open stays
+// the application's.
+func TestBeginWithoutAutocommit(t *testing.T) {
+	s := connect(t)
+	s.run("SET autocommit = 0")
+	name := newName()
+	if err := s.begin(name).Rollback(t.Context()); err != nil {
+		t.Error(err)
+	}
+	s.run("START TRANSACTION")
+	if _, err := xabranch.Begin(t.Context(), s.Conn, newName()); !errors.Is(err, xabranch.ErrOpen) {
+		t.Errorf("within a transaction: %v", err)
+	}
+	s.run("ROLLBACK")
+}
+
 func TestPrepareVotesYes(t *testing.T) {
 	name, observer := newName(), connect(t)
 	ev := connect(t).prepare(name)

@@ -12,27 +12,28 @@ import (
 
 // Error numbers that decisions depend upon.
 const (
-	numDuplicate    = 1062 // a row of this name exists: the name was prepared before
-	numNotAllowed   = 1142 // no privilege on a table
-	numNoTable      = 1146
-	numNoDatabase   = 1049
-	numDenied       = 1044 // no privilege on a database
-	numOption       = 1290 // --read-only
-	numLockTimeout  = 1205
-	numDeadlock     = 1213
-	numTooMany      = 1637 // no undo slot is free
-	numNoTA         = 1397 // unknown XID
-	numInvalid      = 1398
-	numWrongState   = 1399 // not in this state of the branch
-	numOutside      = 1400 // work is done outside of a branch
-	numRollback     = 1402 // the branch was rolled back
-	numRollbackTime = 1613
-	numRollbackDead = 1614
-	numDuplicateXID = 1440
-	numInterrupted  = 1317
-	numKilled       = 1927
-	numShutdown     = 1053
-	numNoThread     = 1094
+	numDuplicate     = 1062 // a row of this name exists: the name was prepared before
+	numNotAllowed    = 1142 // no privilege on a table
+	numNoTable       = 1146
+	numNoDatabase    = 1049
+	numDenied        = 1044 // no privilege on a database
+	numOption        = 1290 // --read-only
+	numLockTimeout   = 1205
+	numDeadlock      = 1213
+	numTooMany       = 1637 // no undo slot is free
+	numNoTA          = 1397 // unknown XID
+	numInvalid       = 1398
+	numInTransaction = 1568 // a transaction is open
+	numWrongState    = 1399 // not in this state of the branch
+	numOutside       = 1400 // work is done outside of a branch
+	numRollback      = 1402 // the branch was rolled back
+	numRollbackTime  = 1613
+	numRollbackDead  = 1614
+	numDuplicateXID  = 1440
+	numInterrupted   = 1317
+	numKilled        = 1927
+	numShutdown      = 1053
+	numNoThread      = 1094
 )
 
 // ErrNoSetup is returned where the tables of [Schema] are missing, or not open to the account.

@@ -24,8 +24,11 @@ type Place struct {
 	ReadOnly bool
 	// Flush is innodb_flush_log_at_trx_commit. Only at 1 is what was prepared durable.
 	Flush int
-	// BinaryLog says that the server writes one.
-	BinaryLog bool
+	// BinaryLog says that the server writes one, and BinaryLogSynced that it syncs it with each
+	// commit.
+	BinaryLog, BinaryLogSynced bool
+	// server is the server_id, and system the number that was drawn.
+	server, system uint64
 }
 
 // MariaDB says whether the server is one. It goes by the version, as every client does.
@@ -36,7 +39,7 @@ const timeline = 1
 
 const (
 	aboutColumns = `@@version, COALESCE(DATABASE(), ''), @@read_only,
-		@@innodb_flush_log_at_trx_commit, @@log_bin, @@server_id`
+		@@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog = 1, @@server_id`
 	lookSQL = `SELECT ` + aboutColumns + `, system, high FROM gavel.identity`
 )
 
@@ -44,23 +47,21 @@ const (
 // tables of [Schema] the error is [ErrNoSetup].
 func Look(ctx context.Context, conn *sql.Conn) (Place, error) {
 	var p Place
-	var server, system uint64
 	err := conn.QueryRowContext(ctx, lookSQL).Scan(&p.Version, &p.Database, &p.ReadOnly, &p.Flush,
-		&p.BinaryLog, &server, &system, &p.Position.LSN)
+		&p.BinaryLog, &p.BinaryLogSynced, &p.server, &p.system, &p.Position.LSN)
 	if err != nil {
 		return Place{}, setupError(err)
 	}
 	p.Position.Timeline = timeline
-	p.Identity = identityOf(system, server, p.Database)
+	p.Identity = identityOf(p.system, p.server, p.Database)
 	return p, nil
 }
 
 // About is Look without the tables of [Schema]: the place has no identity and no position.
 func About(ctx context.Context, conn *sql.Conn) (Place, error) {
 	var p Place
-	var server uint64
 	err := conn.QueryRowContext(ctx, "SELECT "+aboutColumns).Scan(&p.Version, &p.Database,
-		&p.ReadOnly, &p.Flush, &p.BinaryLog, &server)
+		&p.ReadOnly, &p.Flush, &p.BinaryLog, &p.BinaryLogSynced, &p.server)
 	return p, err
 }
 
@@ -88,7 +89,7 @@ func (p Place) NotThatOf(ev txn.Evidence) string {
 // raises the position to number. It returns the position from then on.
 func Vouch(ctx context.Context, conn *sql.Conn, number uint64) (txn.Position, error) {
 	err := exec(ctx, conn, fmt.Sprintf("UPDATE gavel.identity SET high = GREATEST(high, %d), "+
-		"writes = writes + 1", number))
+		"writes = writes + 1 WHERE one = 1", number))
 	if Number(err) == numOption {
 		return txn.Position{}, fmt.Errorf("%w (%w)", ErrReadOnly, err)
 	}

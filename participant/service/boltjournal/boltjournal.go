@@ -159,8 +159,25 @@ func (j *Journal) Update(
 // lead writes one group and gives the turn back, also when a method of the service panics.
 func (j *Journal) lead() {
 	defer func() { <-j.turn }()
-	j.write(j.gather())
+	group, returned := j.gather(), false
+	defer func() {
+		for _, u := range group {
+			if returned {
+				return
+			}
+			select {
+			case u.done <- errPanicked:
+			default: // it was answered before the panic
+			}
+		}
+	}()
+	j.write(group)
+	returned = true
 }
+
+// errPanicked is the answer to updates that were taken back because one of them panicked, in a
+// goroutine that goes on all the same.
+var errPanicked = errors.New("boltjournal: a panic broke off the transaction, which was taken back")
 
 // gather takes the next group. Where the service's changes are part of the transaction there is one
 // update in it, so that none is taken back, and made again, because of another.
