@@ -25,8 +25,13 @@ demo: build ## kill a coordinator between decision and phase two, and see that n
 
 # Never from the cache: many tests start processes and servers whose changes the cache cannot see.
 .PHONY: test
-test: ## everything: unit, simulation, real databases, crashes
+test: needed ## everything: unit, simulation, real databases, crashes
 	$(GO) test -json -count=1 -timeout=$(LIMIT) $(PKG) | $(GO) run ./integration/testreport
+
+# The databases and programs that tests run, where they are missing and may be installed.
+.PHONY: needed
+needed:
+	@.ci/run --install
 
 DURATION ?= 30m
 .PHONY: soak
