@@ -119,7 +119,8 @@ type CommitRequest struct {
 	// Intent announces that the client is preparing the branches at this moment, and will send
 	// their votes in a second request. The coordinator writes the intent down meanwhile, which is
 	// what the parallel plan gains; it answers at once, with an outcome that is not known yet. An
-	// intent that is lost, late or refused does no harm.
+	// intent that is lost, late or refused does no harm. None is written where other parts have
+	// branches.
 	Intent bool
 	// Plan is PlanClassic to rule the parallel plan out, or PlanUnset to leave the choice to the
 	// coordinator.

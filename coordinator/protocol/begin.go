@@ -67,7 +67,7 @@ func (m *Machine) enlist(e Begin) {
 		m.reply(Reply{Req: e.Req, Err: m.notRunning(e.Request.ID, "enlist")})
 		return
 	}
-	if t.closed {
+	if t.closed && !mutant.On(mutant.PartsLate) {
 		m.reply(Reply{Req: e.Req, Err: txn.Refusef(txn.ReasonClosed, "transaction_id",
 			"%s is being committed, and its set of branches is closed", t.id)})
 		return
@@ -115,6 +115,11 @@ func (t *transaction) has(rm RM, part string) bool {
 	return slices.ContainsFunc(t.branches, func(b branch) bool {
 		return b.rm == rm && (b.part == part || mutant.On(mutant.PartsShare))
 	})
+}
+
+// hasParts says whether others than the client that began t have branches in it.
+func (t *transaction) hasParts() bool {
+	return slices.ContainsFunc(t.branches, func(b branch) bool { return b.part != "" })
 }
 
 // begun is what a part hears of its branches.

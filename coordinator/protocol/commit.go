@@ -62,11 +62,16 @@ func (m *Machine) commit(e Commit) {
 
 // announced writes the intent down while its client prepares the branches. The votes come with a
 // second request, and until the deadline nothing bounds the wait for it.
+//
+// None is written where others have a part: a later epoch would commit all that it finds prepared,
+// also for a call that was made twice, and the client has not said yet of which it has heard.
 func (m *Machine) announced(t *transaction, e Commit) {
 	if t.undecided() && !t.closed {
 		m.close(t)
 		m.takeVotes(t, e.Request.Votes)
-		m.intend(t)
+		if !t.hasParts() || mutant.On(mutant.PartsAnnounced) {
+			m.intend(t)
+		}
 		m.arm(t)
 	}
 	m.reply(Reply{Req: e.Req, Result: m.result(t)})

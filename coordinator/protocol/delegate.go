@@ -124,12 +124,16 @@ func (m *Machine) refuseStranger(t *transaction, r txn.BeginRequest) error {
 		return nil
 	}
 	name := m.resources[t.branch(t.delegateNo).rm-1].Name
+	if r.Part != "" {
+		return txn.Refusef(txn.ReasonClosed, "part", "the decision of %s is left to %q, and only "+
+			"the client that decides may have branches", t.id, name)
+	}
 	for _, res := range r.Resources {
 		switch isNew := !t.has(m.byName[res].RM, r.Part); {
 		case isNew && !m.room:
 			return txn.Refusef(txn.ReasonLogFull, "resources",
 				"the disk of the log is full; what is left is kept for decisions under way")
-		case isNew && (r.Delegate != name || r.Part != ""):
+		case isNew && r.Delegate != name:
 			return txn.Refusef(txn.ReasonClosed, "resources", "the decision of %s is left to %q, "+
 				"and only the client that decides may enlist %q", t.id, name, res)
 		}

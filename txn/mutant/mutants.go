@@ -116,6 +116,10 @@ const (
 	UnheardCommits
 	// PartsShare gives the parts of a transaction one branch at a resource.
 	PartsShare
+	// PartsLate lets somebody enlist after Commit has closed the set of branches.
+	PartsLate
+	// PartsAnnounced writes an intent down that lists branches of others.
+	PartsAnnounced
 	// FailedCallForgotten lets a transaction commit although a call within it failed.
 	FailedCallForgotten
 	// CallUnderWay lets one commit while a call within it has not ended.
