@@ -50,6 +50,10 @@ type entry struct {
 // truth is what has really happened to one branch.
 type truth struct {
 	resource int
+	// run is the run of a call whose part it is of, or zero: the client's own. heard: the client
+	// has heard of it.
+	run   int
+	heard bool
 	// reader: it writes nothing. readOnly: it has said so, and ended.
 	reader, readOnly bool
 	// prepared: it was prepared durably, once, with this evidence.
@@ -190,14 +194,24 @@ func (w *world) noteCommitted(n txn.Name) {
 		return
 	}
 	t.committed, t.lost = true, false
-	if e := w.entry(n.ID()); e.toldBack || e.aborted {
+	e := w.entry(n.ID())
+	if e.toldBack || e.aborted {
 		w.fail(ClientTruth, "%s commits after its transaction was rolled back", describeName(n))
 	}
+	if t.run != 0 {
+		w.sights.add("commit what a call did")
+	}
+	w.checkOnce(e, t)
 }
 
 func (w *world) noteRolledBack(n txn.Name) {
-	if t := w.truth(n); t != nil {
-		t.rolledBack, t.lost = true, false
+	t := w.truth(n)
+	if t == nil {
+		return
+	}
+	t.rolledBack, t.lost = true, false
+	if !t.heard {
+		w.sights.add("roll back what nobody has heard of")
 	}
 }
 

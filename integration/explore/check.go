@@ -22,8 +22,9 @@ const (
 	// restarts.
 	OneTruth Checker = "one truth"
 	// CommitValidity: a decision to commit names exactly the branches that are durably prepared,
-	// with the evidence of their votes, and the others have proven to be readers; only the epoch
-	// that began a transaction asks for votes.
+	// with the evidence of their votes, and the others have proven to be readers; where its votes
+	// are complete the client has heard of each of them; only the epoch that began a transaction
+	// asks for votes.
 	CommitValidity Checker = "commit validity"
 	// AbortValidity: without any fault, and if nobody wants to roll back, nothing is rolled back.
 	AbortValidity Checker = "abort validity"
@@ -45,7 +46,8 @@ const (
 	// after that. Once an intent was handed to the log no abort is told, or done, before it is
 	// durable.
 	UnknownAppend Checker = "unknown append"
-	// ExactlyOnce: an id is given out once, a branch prepared once, a key committed once.
+	// ExactlyOnce: an id is given out once, a branch to one part, and prepared once; a key is
+	// committed once, and so is what a call of another process did, however often it was made.
 	ExactlyOnce Checker = "exactly once"
 	// Containment: branches that are not ours are never touched.
 	Containment Checker = "containment"
@@ -127,6 +129,7 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 	if e.toldBack || e.sentBack || e.aborted {
 		w.fail(ClientTruth, "transaction %d is committed after it was rolled back", r.ID.Seq())
 	}
+	w.checkHeard(e)
 	listed := map[txn.BranchNo]bool{}
 	for _, b := range r.Branches {
 		listed[b.Branch] = true
@@ -169,6 +172,7 @@ func (w *world) checkOnePhase(r protocol.OnePhaseRecord) {
 		w.fail(ClientTruth, "%d is committed in one phase, and was rolled back", r.ID.Seq())
 		return
 	}
+	w.checkHeard(e)
 	for i := range e.branches {
 		if no := txn.BranchNo(i + 1); no != r.Branch.Branch && !e.branches[i].readOnly {
 			w.fail(CommitValidity, "%d is committed in one phase without its branch %d",
@@ -509,6 +513,10 @@ func (w *world) checkRefusal(r request, err error) {
 		if !e.committed && !open && !e.marked && !e.readsOnly() {
 			w.fail(LogBeforeSend, "%d is refused as decided without a durable record", id.Seq())
 		}
+	}
+	closed := w.clients[r.client].commits > 0 || w.clients[r.client].announced || e.delegate != 0
+	if runOf(r.event) != 0 && !w.faulty && !closed {
+		w.fail(AbortValidity, "a part of %d is refused for no reason", id.Seq())
 	}
 }
 

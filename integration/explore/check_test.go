@@ -182,7 +182,7 @@ func wrongAnswers() []wrong {
 			w.replied(protocol.Reply{Req: 77})
 		}},
 		{"an id twice", ExactlyOnce, func(w *world, e *entry) {
-			w.begunReply(1, &txn.Begun{ID: e.id})
+			w.begunReply(1, 0, &txn.Begun{ID: e.id})
 		}},
 		{"a branch twice", ExactlyOnce, func(w *world, _ *entry) {
 			w.notePrepared(name1(1), txn.Evidence{})

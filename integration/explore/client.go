@@ -16,6 +16,10 @@ type client struct {
 	// votes are those that it has gathered. commits counts its Commits, up to two.
 	votes   []txn.BranchVote
 	commits int
+	// runs are its calls of other processes, as often as they were carried out, and answered has
+	// the bits of those calls for whose answer it waits no more.
+	runs     []run
+	answered uint64
 	// announced: it has said that it is preparing.
 	announced bool
 	// over: it has heard that its key's transaction has ended already.
@@ -46,8 +50,9 @@ func (w *world) begin(i int) {
 			Delegate: spec.Delegate}})
 }
 
-// begunReply starts the work at every resource of the answer.
-func (w *world) begunReply(i int, b *txn.Begun) {
+// begunReply starts the work at every resource of the answer, which a run of a call has asked for,
+// or the client itself.
+func (w *world) begunReply(i, run int, b *txn.Begun) {
 	c := &w.clients[i]
 	if b.Existing != nil {
 		c.over = true
@@ -68,13 +73,24 @@ func (w *world) begunReply(i int, b *txn.Begun) {
 		w.entries = append(w.entries, entry{id: b.ID, client: i, epoch: w.epoch})
 		e = &w.entries[c.entry]
 	}
-	spec := w.sc.Transactions[i]
-	for _, x := range b.Branches[len(e.branches):] {
-		at := w.sc.resource(x.Resource)
-		e.branches = append(e.branches, truth{resource: at,
-			reader: slices.Contains(spec.Readers, x.Resource)})
-		w.resources[at].open(x.Name)
+	for _, x := range b.Branches {
+		w.enlisted(e, run, x)
 	}
+}
+
+// enlisted opens the session of a branch of which a part is told for the first time.
+func (w *world) enlisted(e *entry, run int, x txn.Enlisted) {
+	switch n := int(x.Branch); {
+	case n <= len(e.branches) && e.branches[n-1].run != run:
+		w.fail(ExactlyOnce, "branch %d of %d is given to two parts", n, e.id.Seq())
+		return
+	case n <= len(e.branches):
+		return
+	}
+	at := w.sc.resource(x.Resource)
+	e.branches = append(e.branches, truth{resource: at, run: run, heard: run == 0,
+		reader: slices.Contains(w.sc.Transactions[e.client].Readers, x.Resource)})
+	w.resources[at].open(x.Name)
 }
 
 // heard is the answer to a Begin of a transaction whose decision is left to a branch.
@@ -108,7 +124,7 @@ func (w *world) entryOf(i int) *entry {
 	return &w.entries[w.clients[i].entry]
 }
 
-// unvoted are the branches that a client has still to prepare.
+// unvoted are the branches that a client, or whom it has called, has still to prepare.
 func (w *world) unvoted(i int) []int {
 	e := w.entryOf(i)
 	if e == nil {
@@ -119,10 +135,7 @@ func (w *world) unvoted(i int) []int {
 		if !w.preparesItself(i, &e.branches[b]) || int(e.delegate) == b+1 {
 			continue
 		}
-		voted := slices.ContainsFunc(w.clients[i].votes, func(v txn.BranchVote) bool {
-			return int(v.Branch) == b+1
-		})
-		if !voted {
+		if !votedOf(*w.clients[i].votesOf(e.branches[b].run), txn.BranchNo(b+1)) {
 			left = append(left, b)
 		}
 	}
@@ -185,15 +198,25 @@ func (w *world) stray(i, b int) {
 	w.checkAtomicity(e.id)
 }
 
-// vote keeps votes in the order of their branches.
+// vote keeps a vote for whoever prepares the branch.
 func (w *world) vote(i int, v txn.BranchVote) {
-	c := &w.clients[i]
-	c.votes = append(c.votes, v)
-	slices.SortFunc(c.votes, func(a, b txn.BranchVote) int { return int(a.Branch) - int(b.Branch) })
+	votes := w.clients[i].votesOf(w.entryOf(i).branches[v.Branch-1].run)
+	*votes = inOrder(append(*votes, v))
+}
+
+// inOrder sorts votes by their branches.
+func inOrder(votes []txn.BranchVote) []txn.BranchVote {
+	slices.SortFunc(votes, func(a, b txn.BranchVote) int { return int(a.Branch) - int(b.Branch) })
+	return votes
+}
+
+func votedOf(votes []txn.BranchVote, no txn.BranchNo) bool {
+	return slices.ContainsFunc(votes, func(v txn.BranchVote) bool { return v.Branch == no })
 }
 
 func (w *world) commit(i int) {
 	c := &w.clients[i]
+	w.repeats(c.commits > 0)
 	c.commits = min(c.commits+1, 2)
 	req := w.newReq()
 	votes, e := slices.Clone(c.votes), w.entryOf(i)
@@ -202,13 +225,18 @@ func (w *world) commit(i int) {
 			return v.Branch != e.delegate
 		})
 	}
+	complete := w.sc.Transactions[i].Complete
+	if complete {
+		votes = w.withUnknown(i, votes)
+	}
 	w.ask(i, req, protocol.Commit{Req: req, Request: txn.CommitRequest{ID: e.id, Votes: votes,
-		Ack: w.sc.Transactions[i].Ack}})
+		Complete: complete, Ack: w.sc.Transactions[i].Ack}})
 }
 
 // announce says that the branches are being prepared. When it is heard, if ever, depends on nothing
 // but the network: before the votes, after them, or by another epoch.
 func (w *world) announce(i int) {
+	w.repeats(w.clients[i].announced)
 	w.clients[i].announced = true
 	req := w.newReq()
 	w.ask(i, req, protocol.Commit{Req: req, Request: txn.CommitRequest{ID: w.entryOf(i).id,
@@ -268,11 +296,15 @@ func (w *world) replied(rep protocol.Reply) {
 	}
 	r := w.requests[at]
 	w.requests = slices.Delete(w.requests, at, at+1)
+	run := runOf(r.event)
 	switch {
+	case rep.Err != nil && run != 0:
+		w.clients[r.client].runs[run-1].refused = true
+		w.checkRefusal(r, rep.Err)
 	case rep.Err != nil:
 		w.checkRefusal(r, rep.Err)
 	case rep.Begun != nil:
-		w.begunReply(r.client, rep.Begun)
+		w.begunReply(r.client, run, rep.Begun)
 	case rep.Result != nil:
 		w.checkResult(rep.Result)
 	}

@@ -114,7 +114,7 @@ func (w *world) leave(r protocol.DelegateRecord) {
 	spec := w.sc.Transactions[e.client]
 	for _, b := range r.Branches {
 		res := int(b.RM) - 1
-		e.branches[b.Branch-1] = truth{resource: res,
+		e.branches[b.Branch-1] = truth{resource: res, heard: true,
 			reader: slices.Contains(spec.Readers, w.sc.Resources[res].Name)}
 	}
 	w.entries = append(w.entries, e)
@@ -166,9 +166,7 @@ func (w *world) takeDecision(i int, k kind) {
 	}
 }
 
-func (c *client) voted(no txn.BranchNo) bool {
-	return slices.ContainsFunc(c.votes, func(v txn.BranchVote) bool { return v.Branch == no })
-}
+func (c *client) voted(no txn.BranchNo) bool { return votedOf(c.votes, no) }
 
 // decide commits the delegate's branch with its marker, and takes the answer for its vote.
 func (w *world) decide(i int) {

@@ -14,6 +14,10 @@
 // for some steps. What it has sent is under way, what it replies is an answer that somebody got,
 // and nothing that it appends becomes durable.
 //
+// A client may call other processes, which work in parts of their own and send their votes home. A
+// call may be made again at any time, by somebody between the two, and run beside the first; one
+// answer comes home, or none.
+//
 // A [Scenario] says who takes part and how often each kind of fault may strike. [Run] goes through
 // its states breadth first: from each state every possible next step is taken, on a copy, and a
 // state that was seen before is not followed again. So the first violation that is found is one of

@@ -35,6 +35,14 @@ func rules() []Scenario {
 			Bounds: Bounds{Crashes: 1}},
 		{Name: "only the marker calls off", Only: Atomicity,
 			Resources: left, Transactions: delegated("a", "b"), Bounds: Bounds{Rollbacks: 1}},
+		{Name: "what a call did commits once", Only: ExactlyOnce,
+			Resources: ab, Transactions: calling(ofClient("a"), "b"), Bounds: Bounds{Retries: 1}},
+		{Name: "no part is announced", Only: ExactlyOnce,
+			Resources: ab, Transactions: calling(announced("a"), "b"),
+			Bounds: Bounds{Retries: 1, Crashes: 1}},
+		{Name: "nobody has part after Commit", Only: ExactlyOnce,
+			Resources: ab, Transactions: leaving("b", calling(ofClient("a"), "b")),
+			Bounds: Bounds{Retries: 1, Losses: 1}},
 	}
 }
 

@@ -2,6 +2,7 @@ package explore
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/txn"
@@ -65,6 +66,11 @@ type Transaction struct {
 	// ByClient are those of Resources where the client prepares the branch itself, and sends its
 	// vote. The others are the coordinator's to ask.
 	ByClient []string
+	// Calls are the resources of each call of another process that takes the transaction along, and
+	// works in a part of its own. The client waits for their votes.
+	Calls [][]string
+	// Complete says that its votes are those of every branch that is to commit.
+	Complete bool
 	// Announces says that the client tells, beside its PREPAREs, that it sends them.
 	Announces bool
 	// Delegate is the one of Resources to which the decision is to be left, or empty. Its branch
@@ -102,6 +108,9 @@ type Bounds struct {
 	// Repeats are Commits and announcements after a client's first, Rollbacks and Asks what they
 	// are called.
 	Repeats, Rollbacks, Asks int
+	// Retries are calls of other processes that a retry policy makes again, at any time. The answer
+	// to the first may be there, or under way, or lost, which is one of the Losses.
+	Retries int
 	// Enlists are late Enlist requests, Cancels callers that go away.
 	Enlists, Cancels int
 	// Outages are times in which the coordinator believes that a resource does not answer. That
@@ -114,7 +123,7 @@ func (s *Scenario) validate() error {
 		return fmt.Errorf("explore: scenario %q needs 1 to 8 resources, and a transaction", s.Name)
 	}
 	for _, t := range s.Transactions {
-		for _, name := range t.Resources {
+		for _, name := range slices.Concat(t.Resources, slices.Concat(t.Calls...)) {
 			if s.resource(name) < 0 {
 				return fmt.Errorf("explore: scenario %q has no resource %q", s.Name, name)
 			}

@@ -23,11 +23,11 @@ func Scenarios(d Depth) []Scenario {
 	all := quick()
 	if d >= Usual {
 		all = append(append(all, crashes()...), troubles()...)
-		all = append(append(all, parallel()...), delegate()...)
+		all = append(append(append(all, parallel()...), delegate()...), parts()...)
 	}
 	if d >= Deep {
 		all = append(append(all, deeper()...), parallelDeeper()...)
-		all = append(all, delegateDeeper()...)
+		all = append(append(all, delegateDeeper()...), partsDeeper()...)
 	}
 	return all
 }
@@ -61,6 +61,9 @@ func quick() []Scenario {
 			Resources:    append(resources("a", proves), resources("b", marks)...),
 			Transactions: delegated("a", "b"),
 			Bounds:       Bounds{Repeats: 1, Asks: 1}},
+		{Name: "parts, nothing goes wrong",
+			Resources: resources("ab", proves), Transactions: calling(ofClient("a"), "a"),
+			Bounds: Bounds{Repeats: 1, Asks: 1, Enlists: 1}},
 	}
 }
 

@@ -53,6 +53,10 @@ const (
 	doDecideNo
 	doDecideGiveUp
 	doCallOff
+	doRun
+	doRunAgain
+	doHome
+	doLost
 	doFlaw
 )
 
@@ -81,7 +85,7 @@ func some(all []choice, ok bool, k kind, a, b int) []choice {
 func (w *world) clientChoices(all []choice, i int) []choice {
 	c := &w.clients[i]
 	all = some(all, !c.begun, doBegin, i, 0)
-	if c.entry >= 0 && !c.over && c.commits == 0 {
+	if c.entry >= 0 && !c.over {
 		for _, b := range w.unvoted(i) {
 			all = some(all, true, doPrepare, i, b)
 			all = some(all, w.left.Noes > 0, doPrepareNo, i, b)
@@ -89,6 +93,7 @@ func (w *world) clientChoices(all []choice, i int) []choice {
 			all = some(all, w.left.Strays > 0, doStray, i, b)
 		}
 		all = w.deciderChoices(all, i)
+		all = w.answerChoices(all, i)
 	}
 	return w.requestChoices(all, i)
 }
@@ -100,13 +105,14 @@ func (w *world) requestChoices(all []choice, i int) []choice {
 		return all
 	}
 	e := w.entryOf(i)
-	first := c.commits == 0 && len(w.unvoted(i)) == 0 && (e.delegate == 0 || c.voted(e.delegate))
+	first := c.commits == 0 && w.isReady(i) && (e.delegate == 0 || c.voted(e.delegate))
 	all = some(all, first || c.commits > 0 && w.left.Repeats > 0, doCommit, i, 0)
 	all = some(all, w.sc.Transactions[i].Announces && (!c.announced || w.left.Repeats > 0),
 		doAnnounce, i, 0)
 	all = some(all, w.left.Rollbacks > 0, doRollback, i, 0)
 	all = some(all, w.left.Asks > 0, doAsk, i, 0)
-	return some(all, w.left.Enlists > 0, doEnlist, i, 0)
+	all = some(all, w.left.Enlists > 0, doEnlist, i, 0)
+	return w.runChoices(all, i)
 }
 
 // givesUp says whether a client's PREPARE can stay unanswered: the session must be there.
@@ -249,10 +255,8 @@ func (w *world) take(c choice) {
 	case doStray:
 		w.stray(a, b)
 	case doCommit:
-		w.repeats(w.clients[a].commits > 0)
 		w.commit(a)
 	case doAnnounce:
-		w.repeats(w.clients[a].announced)
 		w.announce(a)
 	case doRollback:
 		w.rollback(a)
@@ -294,6 +298,8 @@ func (w *world) take(c choice) {
 		w.reached(a, c.kind == doReturn)
 	case doDecide, doDecideNo, doCallOff, doDecideGiveUp:
 		w.takeDecision(a, c.kind)
+	case doRun, doRunAgain, doHome, doLost:
+		w.takeCall(a, b, c.kind)
 	case doFlaw:
 		w.goWrong(a, b)
 	default:
@@ -323,7 +329,7 @@ func (b *Bounds) of(k kind) (left *int, spoils bool) {
 	switch k {
 	case doPrepareNo, doArriveNo, doDecideNo:
 		return &b.Noes, true
-	case doDecideGiveUp:
+	case doDecideGiveUp, doLost:
 		return &b.Losses, true
 	case doCallOff:
 		return nil, true
@@ -336,7 +342,7 @@ func (b *Bounds) of(k kind) (left *int, spoils bool) {
 		return &b.Rollbacks, true
 	case doAsk:
 		return &b.Asks, false
-	case doEnlist:
+	case doEnlist, doRunAgain:
 		return &b.Enlists, false
 	case doCancel:
 		return &b.Cancels, false

@@ -153,8 +153,12 @@ func describeEvent(w *world, e protocol.Event) string {
 		if e.Request.Intent {
 			return fmt.Sprintf("commit seq=%d intent", e.Request.ID.Seq())
 		}
-		return fmt.Sprintf("commit seq=%d%s%s", e.Request.ID.Seq(), ackWord(e.Request.Ack),
-			voteLines(e.Request.Votes))
+		complete := ""
+		if e.Request.Complete {
+			complete = " complete"
+		}
+		return fmt.Sprintf("commit seq=%d%s%s%s", e.Request.ID.Seq(), ackWord(e.Request.Ack),
+			complete, voteLines(e.Request.Votes))
 	case protocol.Rollback:
 		return fmt.Sprintf("rollback seq=%d", e.ID.Seq())
 	case protocol.Ask:
@@ -198,6 +202,9 @@ func describeBegin(e protocol.Begin) string {
 	s := fmt.Sprintf("begin resources=(%s)", strings.Join(e.Request.Resources, ","))
 	if !e.Request.ID.IsZero() {
 		s += fmt.Sprintf(" seq=%d", e.Request.ID.Seq())
+	}
+	if e.Request.Part != "" {
+		s += " part=" + e.Request.Part
 	}
 	if e.Request.Delegate != "" {
 		s += " delegate=" + e.Request.Delegate

@@ -64,18 +64,22 @@ const (
 
 // Kills lists every mutant with a test that notices it.
 func Kills() []Kill {
-	return slices.Concat(decisions(), surroundings(), services())
+	return slices.Concat(decisions(), parts(), surroundings(), services())
+}
+
+// world is a mutant that a world of the explorer shows, and rule one without which users would
+// suffer.
+func world(promise, mutant, name, checker string) Kill {
+	return Kill{promise, mutant, explorer, "TestScenarios/" + name, checker + ": "}
+}
+
+func rule(promise, mutant, name, checker string) Kill {
+	return Kill{promise, mutant, explorer, "TestRules/" + name, checker + ": "}
 }
 
 // decisions are the mutants of the protocol's machine, each with the world of the explorer that
 // shows it soonest.
 func decisions() []Kill {
-	world := func(promise, mutant, name, checker string) Kill {
-		return Kill{promise, mutant, explorer, "TestScenarios/" + name, checker + ": "}
-	}
-	rule := func(promise, mutant, name, checker string) Kill {
-		return Kill{promise, mutant, explorer, "TestRules/" + name, checker + ": "}
-	}
 	return []Kill{
 		world("S6", "NO_LOG", "nothing goes wrong", "log before send"),
 		world("S6", "PHASE2_BEFORE_COMMIT_DURABLE", "nothing goes wrong", "log before send"),
@@ -132,6 +136,19 @@ func decisions() []Kill {
 		world("S14", "ID_ABOVE_HIGHWATER", "sequences run out", "client truth"),
 		world("S14", "KEY_NOT_LOGGED", "two transactions of one key", "exactly once"),
 		world("L1", "NO_SWEEP", "votes from another server", "liveness"),
+	}
+}
+
+// parts are the mutants of transactions in which several processes have part.
+func parts() []Kill {
+	return []Kill{
+		world("S3", "PARTS_SHARE", "parts, nothing goes wrong", "exactly once"),
+		world("S14", "UNHEARD_COMMITS", "parts, a call made twice", "commit validity"),
+		rule("S14", "UNHEARD_COMMITS", "what a call did commits once", "exactly once"),
+		world("S3", "PARTS_ANNOUNCED", "parts, parallel, announced", "commit validity"),
+		rule("S14", "PARTS_ANNOUNCED", "no part is announced", "exactly once"),
+		world("S3", "PARTS_LATE", "parts, one phase", "commit validity"),
+		rule("S14", "PARTS_LATE", "nobody has part after Commit", "exactly once"),
 	}
 }
 
