@@ -56,11 +56,18 @@ type entry struct {
 	told txn.Outcome
 	// toldBack: somebody was told that it is rolled back. sentBack: a branch was told to.
 	toldBack, sentBack bool
+	// complete: its client has called others, and says of which branches it has heard. callOf is
+	// the call that is the cause of a part.
+	complete bool
+	callOf   map[string]*call
 }
 
 // truth is what has really happened to one branch.
 type truth struct {
 	db int
+	// part is whose branch it is, and heard says that its client has heard of it.
+	part  string
+	heard bool
 	// reader: it writes nothing. readOnly: it has said so, and ended.
 	reader, readOnly bool
 	// prepared: it was prepared durably, once, with this evidence.
@@ -128,8 +135,21 @@ func (b *book) begun(l *life, r txn.BeginRequest, x *txn.Begun) {
 		e.key, e.deadline, e.unheard = r.Key, l.clock()+protocol.Instant(x.Timeout), false
 	}
 	b.w.checkBegun(e, x)
-	for _, n := range x.Branches[len(e.branches):] {
-		e.branches = append(e.branches, truth{db: int(n.Resource[0] - 'a')})
+	for _, n := range x.Branches {
+		b.enlisted(e, r.Part, n)
+	}
+}
+
+// enlisted takes a branch of which a part is told.
+func (b *book) enlisted(e *entry, part string, n txn.Enlisted) {
+	switch no := int(n.Branch); {
+	case no <= len(e.branches) && e.branches[no-1].part != part:
+		b.w.fail(exactlyOnce, "branch %d of %d is given to two parts", no, e.id.Seq())
+	case no == len(e.branches)+1:
+		e.branches = append(e.branches, truth{db: int(n.Resource[0] - 'a'), part: part,
+			heard: part == ""})
+	case no > len(e.branches):
+		b.w.fail(clientTruth, "branch %d of %d is told, and none before it", no, e.id.Seq())
 	}
 }
 
@@ -282,11 +302,15 @@ func (b *book) committed(n txn.Name) {
 	if e.toldBack || e.aborted {
 		b.w.fail(clientTruth, "%s commits after its transaction was rolled back", n)
 	}
+	b.w.checkOnce(e, t)
 }
 
 func (b *book) rolledBack(n txn.Name) {
 	t := b.truth(n)
 	t.rolledBack, t.lost = true, false
+	if !t.heard {
+		b.w.count[unheardOf]++
+	}
 	b.w.checkAtomicity(b.bySq[n.Seq])
 }
 

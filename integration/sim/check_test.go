@@ -88,6 +88,7 @@ func (w *world) checkDecision(r protocol.CommitRecord) {
 		w.fail(commitValidity, "%d is decided by an epoch that has not begun it", r.ID.Seq())
 	}
 	w.checkDeadline(e)
+	w.checkHeard(e)
 	if e.toldBack || e.sentBack || e.aborted {
 		w.fail(clientTruth, "transaction %d is committed after it was rolled back", r.ID.Seq())
 	}
@@ -154,6 +155,7 @@ func (w *world) checkOnePhase(r protocol.OnePhaseRecord) {
 		return
 	}
 	w.checkDeadline(e)
+	w.checkHeard(e)
 	w.checkReaders(e, bit(r.Branch.Branch))
 }
 

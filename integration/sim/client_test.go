@@ -39,6 +39,13 @@ type work struct {
 	leaves   bool
 	delegate txn.BranchNo
 	tries    int
+	// calls are those of other processes. part is the name of what such a process has of the
+	// transaction, for the call that is its cause; both are empty for the client's own work.
+	calls []*call
+	part  string
+	cause *call
+	// refused: the coordinator gives the part no branches.
+	refused bool
 	// over: the client knows how it ended, or that nobody will tell.
 	over bool
 }
@@ -106,7 +113,7 @@ func (c *client) start() {
 			k.key = fmt.Sprint("key ", c.no, c.left)
 		}
 	}
-	if k.leaves = c.w.opt.leave > 0 && c.w.some(c.w.opt.leave); k.leaves {
+	if k.leaves = c.w.drawn(c.w.opt.leave); k.leaves {
 		k.announces, k.plan = false, txn.PlanUnset
 	}
 	// Transactions are spread over the time in which things go wrong.
@@ -115,6 +122,9 @@ func (c *client) start() {
 	c.w.trouble(c.w.now + pause + c.w.opt.think)
 	c.w.after(pause, func() { c.think(k.begin) })
 }
+
+// drawn is a thing that some worlds know and others do not: those draw nothing.
+func (w *world) drawn(rate int) bool { return rate > 0 && w.some(rate) }
 
 // begin asks for a transaction, perhaps with some of its resources now and the others later.
 func (k *work) begin() {
@@ -144,6 +154,17 @@ func (k *work) begin() {
 // took starts the work of the branches that the coordinator has acknowledged.
 func (k *work) took(b *txn.Begun) {
 	k.delegate = b.Delegate
+	k.workAt(b, func() {
+		if len(k.branches) < len(k.names) {
+			k.enlist()
+			return
+		}
+		k.c.think(k.callOut)
+	})
+}
+
+// workAt does the work of the branches that were acknowledged, and then goes on.
+func (k *work) workAt(b *txn.Begun, then func()) {
 	for _, x := range b.Branches[len(k.branches):] {
 		d := k.c.w.dbs[x.Resource[0]-'a']
 		self := k.c.w.some(k.c.w.opt.self)
@@ -155,11 +176,7 @@ func (k *work) took(b *txn.Begun) {
 		for _, b := range k.branches {
 			k.run(b)
 		}
-		if len(k.branches) < len(k.names) {
-			k.enlist()
-			return
-		}
-		k.c.think(k.end)
+		then()
 	})
 }
 
@@ -234,15 +251,19 @@ func (k *work) end() {
 // announce lets the coordinator write the intent down. Nothing depends on its answer, nor on
 // whether it arrives.
 func (k *work) announce() {
-	r := k.commitRequest()
-	r.Intent = true
+	r := txn.CommitRequest{ID: k.id, Votes: slices.Clone(k.votes), Ack: k.ack, Plan: k.plan,
+		Intent: true}
 	k.c.w.request(protocol.Commit{Request: r}, func(protocol.Reply, bool) {})
 }
 
 // conclude asks for the decision, unless the client thinks better of what it has announced.
 func (k *work) conclude() {
 	w := k.c.w
-	if k.delegate != 0 {
+	switch {
+	case k.cause != nil:
+		k.goHome()
+		return
+	case k.delegate != 0:
 		k.decide()
 		return
 	}
@@ -304,7 +325,7 @@ func (k *work) sendPrepare(b *branch) {
 	}
 	k.waiting++
 	// Where the number of rows matters nobody but the client can say Yes, and nothing is announced.
-	counts := !k.announces && w.opt.regret > 0 && w.some(w.opt.regret)
+	counts := !k.announces && w.drawn(w.opt.regret)
 	answer := func(v txn.Vote, ev txn.Evidence) {
 		if b.voted {
 			return
@@ -371,8 +392,14 @@ func (k *work) execute(b *branch, answer func(txn.Vote, txn.Evidence)) {
 
 // vote keeps a vote for the Commit, in the order of the branches.
 func (k *work) vote(b *branch, v txn.Vote, ev txn.Evidence) {
-	k.votes = append(k.votes, txn.BranchVote{Branch: b.name.Branch, Vote: v, Evidence: ev})
-	slices.SortFunc(k.votes, func(a, b txn.BranchVote) int { return int(a.Branch) - int(b.Branch) })
+	k.votes = inOrder(append(k.votes,
+		txn.BranchVote{Branch: b.name.Branch, Vote: v, Evidence: ev}))
+}
+
+// inOrder sorts votes by their branches.
+func inOrder(votes []txn.BranchVote) []txn.BranchVote {
+	slices.SortFunc(votes, func(a, b txn.BranchVote) int { return int(a.Branch) - int(b.Branch) })
+	return votes
 }
 
 // commit asks for the decision. From here on the client finishes no branch by itself. Some ask
@@ -399,7 +426,11 @@ func (k *work) askCommit(done func(protocol.Reply, bool)) {
 }
 
 func (k *work) commitRequest() txn.CommitRequest {
-	return txn.CommitRequest{ID: k.id, Votes: slices.Clone(k.votes), Ack: k.ack, Plan: k.plan}
+	r := txn.CommitRequest{ID: k.id, Votes: slices.Clone(k.votes), Ack: k.ack, Plan: k.plan}
+	if len(k.calls) > 0 {
+		r.Votes, r.Complete = k.allVotes(), k.c.w.opt.flaw != saysLess
+	}
+	return r
 }
 
 // settle repeats the Commit until the outcome is known. If the votes are refused for good, what

@@ -200,7 +200,7 @@ func (b *book) leaving(l *life, r protocol.DelegateRecord) {
 	}
 	e.intending = l
 	for range r.Branches[len(e.branches):] {
-		e.branches = append(e.branches, truth{})
+		e.branches = append(e.branches, truth{heard: true})
 	}
 	for _, x := range r.Branches {
 		e.branches[x.Branch-1].db = l.resource(x.RM)

@@ -34,6 +34,11 @@
 // commit may answer late or never, may come after the coordinator had it decided otherwise, and a
 // failover may take it back.
 //
+// Some call other processes, which enlist as parts of their own, at any database, prepare, and send
+// their votes home. Such a call may be lost, made again, or doubled by the network; the processes
+// die by themselves; and a few clients go on without an answer, as if nobody had been called. What
+// a call did commits in one of its parts, with its caller's transaction, or not at all.
+//
 // # Two phases
 //
 // First everything that the seed has drawn goes wrong, and the checkers watch single steps: what is

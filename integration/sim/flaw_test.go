@@ -59,6 +59,8 @@ const (
 	looksOnly
 	// decidesFirst: a client commits the delegate's branch before the others are prepared.
 	decidesFirst
+	// saysLess: a client that has called others does not say that its votes are complete.
+	saysLess
 	flaws
 )
 
@@ -67,7 +69,7 @@ func (f flaw) String() string {
 		"tells early", "takes foreign", "gives up", "silent", "unilateral",
 		"denies", "misdates", "renames", "sweeps blind", "acks early", "fails appends", "guesses",
 		"repeats", "heals rot", "room unseen", "runs back", "ticks late", "looks only",
-		"decides first"}[f]
+		"decides first", "says less"}[f]
 }
 
 // maxFlawed bounds the worlds in which a flaw must be found.
@@ -113,6 +115,7 @@ func TestFlaws(t *testing.T) {
 		// back beside the commit.
 		{decidesFirst, false, []explore.Checker{atomicity, commitValidity, maskedHeuristic,
 			unknownAppend}},
+		{saysLess, false, []explore.Checker{commitValidity}},
 	} {
 		for _, full := range []bool{true, false} {
 			if full || !c.onlyFull {

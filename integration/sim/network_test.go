@@ -18,7 +18,10 @@ const front link = 0
 func behind(db int) link { return link(1 + 2*db) }
 func beside(db int) link { return link(2 + 2*db) }
 
-const maxLinks = 7
+// between leads from the clients to the processes that they call.
+const between link = 7
+
+const maxLinks = 8
 
 // network carries messages. It looks into none.
 type network struct {

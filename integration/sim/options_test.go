@@ -40,6 +40,9 @@ type options struct {
 	regret int
 	// leave is how many clients ask for leaving the decision to one of their databases.
 	leave int
+	// call is how many clients call other processes, and again how many such calls are made again
+	// before they are given up.
+	call, again int
 
 	machine       protocol.Config
 	workers       int
@@ -118,6 +121,9 @@ func draw(seed uint64, full bool, f flaw) options {
 		o.regret = s.maybe(300, 300)
 	}
 	s.delegates(&o)
+	if o.call = s.maybe(400, 1000); !o.calm {
+		o.again = s.maybe(500, 1000)
+	}
 	return o
 }
 

@@ -180,7 +180,8 @@ func TestDatabaseIsRestored(t *testing.T) {
 func TestOnePhaseIsForGood(t *testing.T) {
 	w := quietWorld()
 	d := w.dbs[1]
-	begun := &txn.Begun{ID: txn.NewID(logID, 1), Branches: []txn.Enlisted{{Resource: "b"}}}
+	begun := &txn.Begun{ID: txn.NewID(logID, 1),
+		Branches: []txn.Enlisted{{Branch: 1, Resource: "b"}}}
 	for seq := range txn.Seq(2) {
 		begun.ID = txn.NewID(logID, 1+seq)
 		w.book.begun(newLife(w, 1), txn.BeginRequest{}, begun)
@@ -205,7 +206,7 @@ func TestInquiryShowsEvidence(t *testing.T) {
 	for i, d := range w.dbs {
 		seq := txn.Seq(1 + i)
 		begun := &txn.Begun{ID: txn.NewID(logID, seq),
-			Branches: []txn.Enlisted{{Resource: d.name}}}
+			Branches: []txn.Enlisted{{Branch: 1, Resource: d.name}}}
 		w.book.begun(newLife(w, 1), txn.BeginRequest{}, begun)
 		b := participant.Branch{Name: name(seq),
 			Evidence: txn.Evidence{Identity: d.identity, Position: d.at.position()}}
@@ -264,7 +265,8 @@ func TestMarkers(t *testing.T) {
 	}
 	var b []*branch
 	for seq := txn.Seq(1); seq <= 3; seq++ {
-		begun := &txn.Begun{ID: txn.NewID(logID, seq), Branches: []txn.Enlisted{{Resource: "a"}}}
+		begun := &txn.Begun{ID: txn.NewID(logID, seq),
+			Branches: []txn.Enlisted{{Branch: 1, Resource: "a"}}}
 		w.book.begun(newLife(w, 1), txn.BeginRequest{}, begun)
 		b = append(b, &branch{name: name(seq), d: d, server: d.at, session: d.at.open(name(seq), 1),
 			at: txn.Evidence{Identity: d.identity, Position: d.at.position()}})
@@ -301,7 +303,8 @@ func TestMarkers(t *testing.T) {
 func TestMarkersElsewhere(t *testing.T) {
 	w := quietWorld()
 	d := w.dbs[0]
-	begun := &txn.Begun{ID: txn.NewID(logID, 1), Branches: []txn.Enlisted{{Resource: "a"}}}
+	begun := &txn.Begun{ID: txn.NewID(logID, 1),
+		Branches: []txn.Enlisted{{Branch: 1, Resource: "a"}}}
 	w.book.begun(newLife(w, 1), txn.BeginRequest{}, begun)
 	at := txn.Evidence{Identity: d.identity, Position: d.at.position()}
 	another, further := newServer(txn.Identity{System: 99}), d.primary.fork(0)

@@ -83,6 +83,16 @@ const (
 	decidedNever
 	markerRemoved
 
+	// Of calls of other processes: those that were made, runs of them beside the first, those that
+	// were given up, parts that were refused, branches of parts that were committed, and those that
+	// were prepared, and rolled back, and of which no client had heard.
+	called
+	calledAgain
+	givenUp
+	partRefused
+	callCommitted
+	unheardOf
+
 	// How transactions ended.
 	committed
 	onePhase
@@ -110,6 +120,8 @@ func (k kind) String() string {
 		"inquiries: never prepared", "inquiries: gone",
 		"left to a delegate", "marked", "late markers refused", "markers lost", "markers found",
 		"decided by never", "markers removed",
+		"calls", "calls run again", "calls given up", "parts refused",
+		"branches of calls committed", "branches unheard of rolled back",
 		"committed", "committed in one phase", "rolled back", "heuristic", "forgotten",
 	}[k]
 }
