@@ -401,21 +401,20 @@ func (m *Machine) Asked(id txn.ID) (waiting, held []string) {
 
 // marked looks at the markers of a listing: those that nobody needs any more are removed. One that
 // the log denies is for a person. When its sequence is forgotten it goes too, unless this epoch has
-// told of it and seen it ever since.
-func (m *Machine) marked(r *resource, ids []txn.ID, suspects map[txn.Name]suspect) {
+// told of it.
+func (m *Machine) marked(r *resource, ids []txn.ID) {
 	var over []txn.ID
 	for _, id := range ids {
 		early := mutant.On(mutant.MarkerRemovedEarly)
-		_, denied := r.suspects[txn.Name{Log: id.Log(), Seq: id.Seq()}]
 		switch {
 		case id.Log() != m.state.Log || !early && (m.live[id] != nil || m.state.open[id] != nil):
 		case id.Seq() >= m.reach() || m.state.Lost(id.Seq()):
 			// What the log has forgotten may have been decided by this marker.
-			m.denied(r, id, 'I', suspects)
-		case m.state.Committed(id), id.Seq() < m.state.Low && !denied, early:
+			m.deny(r, id, 'I')
+		case m.state.Committed(id), id.Seq() < m.state.Low && !r.denied[id], early:
 			over = append(over, id)
 		default:
-			m.denied(r, id, 'R', suspects)
+			m.deny(r, id, 'R')
 		}
 	}
 	if len(over) > 0 && r.delegate {
@@ -424,17 +423,23 @@ func (m *Machine) marked(r *resource, ids []txn.ID, suspects map[txn.Name]suspec
 	}
 }
 
-// denied tells people, once, of a marker that contradicts the log.
-func (m *Machine) denied(r *resource, id txn.ID, label Label, suspects map[txn.Name]suspect) {
-	n := txn.Name{Log: id.Log(), Seq: id.Seq()}
-	if _, known := r.suspects[n]; !known {
-		reason := "a marker says that it committed, and the log says that it did not"
-		if label == 'I' {
-			reason = "a marker says that it committed: " + label.Because()
-		}
-		m.note(Note{Kind: NoteAlarm, ID: id, Name: n, RM: r.RM, Label: label, Reason: reason})
+// maxDenied bounds the markers at one resource of which people need not be told again.
+const maxDenied = 10_000
+
+// deny tells people, once, of a marker that contradicts the log.
+func (m *Machine) deny(r *resource, id txn.ID, label Label) {
+	if r.denied[id] {
+		return
 	}
-	suspects[n] = suspect{label, m.now}
+	reason := "a marker says that it committed, and the log says that it did not"
+	if label == 'I' {
+		reason = "a marker says that it committed: " + label.Because()
+	}
+	m.note(Note{Kind: NoteAlarm, ID: id, RM: r.RM, Label: label, Reason: reason,
+		Name: txn.Name{Log: id.Log(), Seq: id.Seq()}})
+	if len(r.denied) < maxDenied {
+		r.denied[id] = true
+	}
 }
 
 // commitDelegate is Commit where the decision was left to a branch.

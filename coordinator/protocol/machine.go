@@ -73,6 +73,9 @@ type resource struct {
 	recordedAt Instant
 	// suspects are the names that a sweep would act upon.
 	suspects map[txn.Name]suspect
+	// denied are markers that contradict the log, and of which people were told in this epoch. A
+	// listing need not show all of them.
+	denied map[txn.ID]bool
 	// refused: whoever answers at its address was refused at the last registration.
 	refused bool
 	// onePhase: it can commit a branch without preparing it.
@@ -141,6 +144,7 @@ func (m *Machine) addResource(r ResourceRecord) *resource {
 		ResourceRecord: r,
 		seen:           r.Position,
 		suspects:       map[txn.Name]suspect{},
+		denied:         map[txn.ID]bool{},
 		cleanBelow:     m.state.Low,
 	}
 	m.resources = append(m.resources, res)

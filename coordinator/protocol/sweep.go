@@ -47,7 +47,7 @@ func (m *Machine) swept(e Swept) {
 		}
 		m.sweepOne(r, n, suspects)
 	}
-	m.marked(r, e.Markers, suspects)
+	m.marked(r, e.Markers)
 	r.suspects = suspects
 	if !e.Partial {
 		// Only a list that was taken after the retention proves that nothing older turns up any
