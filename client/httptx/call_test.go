@@ -1,6 +1,7 @@
 package httptx_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -393,5 +394,67 @@ func TestARequestOverHTTP2(t *testing.T) {
 			}
 			w.want(70, 130)
 		})
+	}
+}
+
+// cache hands the first answer out again, trailer and all, whatever the request.
+type cache struct {
+	answer *http.Response
+	text   []byte
+	hits   int
+}
+
+func (c *cache) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.answer == nil {
+		answer, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			return nil, err
+		}
+		defer answer.Body.Close()
+		if c.text, err = io.ReadAll(answer.Body); err != nil {
+			return nil, err
+		}
+		c.answer, c.hits = answer, -1
+	}
+	c.hits++
+	again := *c.answer
+	again.Header, again.Trailer = c.answer.Header.Clone(), c.answer.Trailer.Clone()
+	again.Body = io.NopCloser(bytes.NewReader(c.text))
+	return &again, nil
+}
+
+// TestACachedAnswerHasTheVotesOfAnother: they count for nothing, wherever they stand, and whatever
+// the application makes of the error.
+func TestACachedAnswerHasTheVotesOfAnother(t *testing.T) {
+	for name, shape := range map[string]func(http.HandlerFunc) http.HandlerFunc{
+		"in the header": asIs, "behind the body": answersLong,
+	} {
+		for _, makes := range []func(error) error{returned, swallowed} {
+			t.Run(name, func(t *testing.T) {
+				w := newWorld(t)
+				url := w.serve(shape(credits(bankB(t))), nil)
+				cached := &cache{}
+				web := &http.Client{Transport: httptx.Transport(cached)}
+				transfer := func(ctx context.Context) error {
+					if err := w.debit(ctx); err != nil {
+						return err
+					}
+					_, _, err := callBy(ctx, web, http.MethodPost, url)
+					if (err != nil) != (cached.hits > 0) {
+						t.Errorf("with %d hits: %v", cached.hits, err)
+					}
+					return makes(err)
+				}
+				if err := w.client.InTx(t.Context(), transfer); err != nil {
+					t.Fatal(err)
+				}
+				a := wantAborted(t, w.client.InTx(t.Context(), transfer))
+				if cached.hits != 1 || !errors.Is(a, httptx.ErrNoVotes) ||
+					!strings.Contains(a.Error(), "not of transaction") {
+					t.Errorf("%d hits: %v", cached.hits, a)
+				}
+				w.want(70, 130)
+			})
+		}
 	}
 }

@@ -200,6 +200,12 @@ func (w *world) listen(h http.Handler) string {
 
 // call makes a request and reads all of its answer.
 func call(ctx context.Context, method, url string) (*http.Response, string, error) {
+	return callBy(ctx, web, method, url)
+}
+
+func callBy(
+	ctx context.Context, web *http.Client, method, url string,
+) (*http.Response, string, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return nil, "", err

@@ -266,3 +266,45 @@ func TestBranchesThatAreLeftAloneAreGivenUp(t *testing.T) {
 		t.Errorf("still held: %v", keys)
 	}
 }
+
+// TestBranchesThatCannotBeGivenUpHoldNobodyUp: one call gives up no more than 16, the longest unused
+// first. Those that the service does not roll back are tried again behind the others.
+func TestBranchesThatCannotBeGivenUpHoldNobodyUp(t *testing.T) {
+	const stuck, all = 16, 20
+	c := newClock()
+	o := open(t, service.Config{Now: c.Now, IdleAfter: time.Minute})
+	for seq := range txn.Seq(all) {
+		o.work(t, name(1+seq), 1, "k")
+	}
+	tries := 0
+	o.drawer.before = func(string) error {
+		if tries++; tries <= stuck {
+			return errDrawer
+		}
+		return nil
+	}
+	held := func() (n int) {
+		for seq := range txn.Seq(all) {
+			n += len(o.drawer.keys(name(1 + seq)))
+		}
+		return n
+	}
+	c.advance(2 * time.Minute)
+	o.listed(t, first)
+	if tries != stuck || held() != all {
+		t.Errorf("%d were tried first, and %d are held", tries, held())
+	}
+	o.listed(t, first)
+	if tries != all || held() != stuck || len(o.drawer.keys(name(all))) != 0 {
+		t.Errorf("%d were tried then, and %d are held", tries, held())
+	}
+	// They never commit, and go when the service lets them.
+	if v := o.votes(t, first, name(1)); v.Vote != txn.VoteNo {
+		t.Errorf("one that was given up: %v, want NO", v.Vote)
+	}
+	c.advance(2 * time.Minute)
+	o.listed(t, first)
+	if held() != 0 {
+		t.Errorf("%d are held in the end", held())
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"go.etcd.io/bbolt"
 
@@ -83,6 +84,56 @@ func TestUpdatesShareASyncAndNothingElse(t *testing.T) {
 			t.Errorf("entry %d is %q, want %q", i, got, want)
 		}
 	}
+}
+
+// TestAPanicAnswersTheWholeGroup: of two updates that wait together one panics. Whoever of them
+// writes for both takes the panic, the other one is told; nothing of either remains, and the next
+// one has its turn.
+func TestAPanicAnswersTheWholeGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := open(t, filepath.Join(t.TempDir(), "journal"))
+		first, goOn := make(chan struct{}), make(chan struct{})
+		go func() {
+			_ = j.Update(t.Context(), func(context.Context, service.Tx) error {
+				close(first)
+				<-goOn
+				return nil
+			})
+		}()
+		<-first
+		ends := make(chan any, 2)
+		update := func(f func(context.Context, service.Tx) error) {
+			defer func() {
+				if p := recover(); p != nil {
+					ends <- p
+				}
+			}()
+			ends <- j.Update(t.Context(), f)
+		}
+		go update(put("k", "v"))
+		go update(func(context.Context, service.Tx) error { panic("halfway") })
+		synctest.Wait()
+		close(goOn)
+		panicked, told := 0, 0
+		for range 2 {
+			switch end := (<-ends).(type) {
+			case string:
+				panicked++
+			case error:
+				told++
+				t.Log(end)
+			}
+		}
+		if panicked != 1 || told != 1 {
+			t.Errorf("%d panicked, and %d were told of an error", panicked, told)
+		}
+		if err := j.Update(t.Context(), put("next", "v")); err != nil {
+			t.Error(err)
+		}
+		if k, next := get(t, j, "k"), get(t, j, "next"); k != "" || next != "v" {
+			t.Errorf("%q remains of the group, and %q is behind it", k, next)
+		}
+	})
 }
 
 // TestIn keeps entry and effect together in the service's own file.
