@@ -16,6 +16,7 @@ import (
 
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/client/grpctx"
+	"github.com/gavel-tx/gavel/client/internal/banks"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -35,25 +36,25 @@ func TestACallThatArrivesTooLate(t *testing.T) {
 	svc := w.plain(credits(b))
 	for name, end := range map[string]func(txn.Begun) error{
 		"committed": func(begun txn.Begun) error {
-			_, err := w.coord.Commit(t.Context(), txn.CommitRequest{ID: begun.ID,
+			_, err := w.Coord.Commit(t.Context(), txn.CommitRequest{ID: begun.ID,
 				Votes: []txn.BranchVote{{Branch: 1, Vote: txn.VoteReadOnly}}})
 			return err
 		},
 		"rolled back": func(begun txn.Begun) error {
-			_, err := w.coord.Rollback(t.Context(), begun.ID, "by a test")
+			_, err := w.Coord.Rollback(t.Context(), begun.ID, "by a test")
 			return err
 		},
 		"being committed": func(begun txn.Begun) error {
 			// Nobody prepares this branch: its vote is waited for.
-			go w.coord.Commit(t.Context(), txn.CommitRequest{ID: begun.ID})
-			eventually(t, "it is being committed", func() bool {
-				r, err := w.coord.Outcome(t.Context(), begun.ID)
+			go w.Coord.Commit(t.Context(), txn.CommitRequest{ID: begun.ID})
+			banks.Eventually(t, "it is being committed", func() bool {
+				r, err := w.Coord.Outcome(t.Context(), begun.ID)
 				return err == nil && r.State == txn.StatePreparing
 			})
 			return nil
 		},
 	} {
-		begun, err := w.coord.Begin(t.Context(), txn.BeginRequest{Resources: []string{"bank_a"}})
+		begun, err := w.Coord.Begin(t.Context(), txn.BeginRequest{Resources: []string{"bank_a"}})
 		if err == nil {
 			err = end(begun)
 		}
@@ -65,19 +66,19 @@ func TestACallThatArrivesTooLate(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	unknown := txn.NewID(w.coord.LogID(), 1<<40)
+	unknown := txn.NewID(w.Coord.LogID(), 1<<40)
 	if _, err := byHand(t, svc, "gavel-transaction-id", unknown.String()); err == nil {
 		t.Error("an id that nobody has given out is taken")
 	}
-	w.want(100, 100)
+	w.Want(100, 100)
 }
 
 // plain is a service that is called without interceptors.
 func (w *world) plain(h handler) testpb.TestServiceClient {
-	srv := grpc.NewServer(grpc.ChainUnaryInterceptor(grpctx.UnaryServer(client.New(w.coord))),
-		grpc.ChainStreamInterceptor(grpctx.StreamServer(client.New(w.coord))))
+	srv := grpc.NewServer(grpc.ChainUnaryInterceptor(grpctx.UnaryServer(client.New(w.Coord))),
+		grpc.ChainStreamInterceptor(grpctx.StreamServer(client.New(w.Coord))))
 	testpb.RegisterTestServiceServer(srv, &service{handle: h})
-	return testpb.NewTestServiceClient(connect(w.t, srv))
+	return testpb.NewTestServiceClient(connect(w.T, srv))
 }
 
 // A handler hears of the deadline, and its votes are sent whether there is work or not.
@@ -91,13 +92,13 @@ func TestTheDeadlineComesAlong(t *testing.T) {
 		}
 		return nil
 	}
-	err := w.client.InTx(t.Context(), w.transfer(w.serve(look, setup{})),
+	err := w.Client.InTx(t.Context(), w.transfer(w.serve(look, setup{})),
 		client.Timeout(20*time.Second))
 	if err != nil || left <= 0 || left > 20*time.Second {
 		t.Errorf("%v are left: %v", left, err)
 	}
 	svc := w.plain(look)
-	begun, err := w.coord.Begin(t.Context(), txn.BeginRequest{})
+	begun, err := w.Coord.Begin(t.Context(), txn.BeginRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +122,7 @@ func TestWhatIsNoTransaction(t *testing.T) {
 	w := newWorld(t)
 	var called atomic.Bool
 	svc := w.plain(func(context.Context) error { called.Store(true); return nil })
-	id, other := txn.NewID(w.coord.LogID(), 7).String(), txn.NewID(w.coord.LogID(), 8).String()
+	id, other := txn.NewID(w.Coord.LogID(), 7).String(), txn.NewID(w.Coord.LogID(), 8).String()
 	for name, entries := range map[string][]string{
 		"no id":             {"gavel-transaction-id", "x"},
 		"an empty id":       {"gavel-transaction-id", ""},
@@ -167,7 +168,7 @@ func TestMetadataIsAppended(t *testing.T) {
 		}
 		err := f(t.Context())
 		if inTx {
-			err = w.client.InTx(t.Context(), f)
+			err = w.Client.InTx(t.Context(), f)
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/internal/banks"
 	"github.com/gavel-tx/gavel/client/pgxtx"
 	"github.com/gavel-tx/gavel/client/remote"
 	"github.com/gavel-tx/gavel/coordinator/server"
@@ -21,20 +22,20 @@ import (
 )
 
 // bankB is the database of a service.
-func bankB(t testing.TB) *pgxtx.DB { return pgxtx.New("bank_b", newPool(t, srvB)) }
+func bankB(t testing.TB) *pgxtx.DB { return pgxtx.New("bank_b", banks.Pool(t, banks.B)) }
 
 func TestACallIsPartOfTheTransaction(t *testing.T) {
 	w := newWorld(t)
 	svc := w.serve(credits(bankB(t)), setup{})
 	var r txn.Result
-	if err := w.client.InTx(t.Context(), w.transfer(svc), client.Report(&r)); err != nil {
+	if err := w.Client.InTx(t.Context(), w.transfer(svc), client.Report(&r)); err != nil {
 		t.Fatal(err)
 	}
-	w.want(70, 130)
+	w.Want(70, 130)
 	if r.Outcome != txn.OutcomeCommitted || len(r.Branches) != 2 {
 		t.Errorf("reported %+v", r)
 	}
-	got, err := w.coord.Outcome(t.Context(), r.ID)
+	got, err := w.Coord.Outcome(t.Context(), r.ID)
 	if err != nil || got.Outcome != txn.OutcomeCommitted {
 		t.Errorf("the coordinator says %s: %v", got.Outcome, err)
 	}
@@ -44,14 +45,14 @@ func TestACallIsPartOfTheTransaction(t *testing.T) {
 func TestACallWithTheCoordinatorElsewhere(t *testing.T) {
 	w := newWorld(t)
 	srv := grpc.NewServer()
-	server.New(w.coord, server.Options{}).Register(srv)
+	server.New(w.Coord, server.Options{}).Register(srv)
 	way := dialTo(t, srv)
 	dialled := func() *remote.Client {
 		conn, err := remote.Dial("passthrough:///127.0.0.1:1", remote.WithDialOptions(way))
 		if err != nil {
 			t.Fatal(err)
 		}
-		closing(t, conn)
+		banks.Closing(t, conn)
 		return conn
 	}
 	b := bankB(t)
@@ -64,12 +65,12 @@ func TestACallWithTheCoordinatorElsewhere(t *testing.T) {
 			return errors.Join(call(ctx, notes), w.transfer(svc)(ctx), call(ctx, notes), last)
 		})
 		if last != nil {
-			wantAborted(t, err)
+			banks.WantAborted(t, err)
 		} else if err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.want(70, 130)
+	w.Want(70, 130)
 	if n := noted(t); n != 2 {
 		t.Errorf("%d notes", n)
 	}
@@ -85,7 +86,7 @@ func note(db *pgxtx.DB) handler {
 	}
 }
 
-func noted(t testing.TB) int { return scan[int](t, srvB, `SELECT count(*) FROM notes`) }
+func noted(t testing.TB) int { return banks.Scan[int](t, banks.B, `SELECT count(*) FROM notes`) }
 
 // failure is a way for a call to go wrong.
 type failure struct {
@@ -165,17 +166,17 @@ func TestAFailedCallRollsBack(t *testing.T) {
 				"returned": returned, "swallowed": swallow,
 			} {
 				var heard error
-				err := w.client.InTx(t.Context(), how(func(ctx context.Context) error {
+				err := w.Client.InTx(t.Context(), how(func(ctx context.Context) error {
 					heard = w.transfer(svc)(ctx)
 					return heard
 				}))
-				if wantAborted(t, err); !strings.Contains(err.Error(), tc.says) {
+				if banks.WantAborted(t, err); !strings.Contains(err.Error(), tc.says) {
 					t.Errorf("%s: %v", name, err)
 				}
 				if status.Code(heard) != tc.code || !strings.Contains(heard.Error(), tc.says) {
 					t.Errorf("%s: the caller hears %v", name, heard)
 				}
-				w.want(100, 100)
+				w.Want(100, 100)
 			}
 		})
 	}
@@ -239,10 +240,10 @@ func TestACodeOfTheServiceIsRetryable(t *testing.T) {
 		}
 		return nil
 	}, setup{})
-	if err := w.client.InTx(t.Context(), w.transfer(svc), client.Retry(2)); err != nil {
+	if err := w.Client.InTx(t.Context(), w.transfer(svc), client.Retry(2)); err != nil {
 		t.Fatal(err)
 	}
-	w.want(70, 130)
+	w.Want(70, 130)
 }
 
 // The service is gone between its PREPARE and its answer: nobody has its vote.
@@ -256,7 +257,7 @@ func TestAServiceThatDiesWhenItIsPrepared(t *testing.T) {
 			ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler,
 		) (any, error) {
 			answer, err := handle(ctx, req)
-			if n := scan[int](t, srvB, `SELECT count(*) FROM pg_prepared_xacts`); n != 1 {
+			if n := banks.Scan[int](t, banks.B, `SELECT count(*) FROM pg_prepared_xacts`); n != 1 {
 				t.Errorf("%d branches are prepared", n)
 			}
 			stopped.Store(true)
@@ -264,12 +265,12 @@ func TestAServiceThatDiesWhenItIsPrepared(t *testing.T) {
 			<-ctx.Done()
 			return answer, err
 		}})
-	err := w.client.InTx(t.Context(), swallow(w.transfer(svc)))
-	wantAborted(t, err)
+	err := w.Client.InTx(t.Context(), swallow(w.transfer(svc)))
+	banks.WantAborted(t, err)
 	if status.Code(errors.Unwrap(err)) != codes.Unavailable || !stopped.Load() {
 		t.Errorf("%v, stopped %v", err, stopped.Load())
 	}
-	w.want(100, 100)
+	w.Want(100, 100)
 }
 
 // An attempt of which the caller has heard nothing must not commit beside the one that it heard.
@@ -291,11 +292,11 @@ func TestACallThatIsMadeTwice(t *testing.T) {
 			"maxBackoff": "0.001s", "backoffMultiplier": 1,
 			"retryableStatusCodes": ["UNAVAILABLE"]}}]}`)},
 	})
-	err := w.client.InTx(t.Context(), w.transfer(svc))
-	if e := wantAborted(t, err); e.Cause != txn.CauseVoteUnknown || tries.Load() != 2 {
+	err := w.Client.InTx(t.Context(), w.transfer(svc))
+	if e := banks.WantAborted(t, err); e.Cause != txn.CauseVoteUnknown || tries.Load() != 2 {
 		t.Errorf("after %d tries: %v", tries.Load(), err)
 	}
-	w.want(100, 100)
+	w.Want(100, 100)
 	if n := noted(t); n != 0 {
 		t.Errorf("%d notes are left", n)
 	}
@@ -308,8 +309,8 @@ func TestSeveralPartsAtOneDatabase(t *testing.T) {
 		b := bankB(t)
 		svc := w.serve(note(bankB(t)), setup{})
 		var r txn.Result
-		err := w.client.InTx(t.Context(), func(ctx context.Context) error {
-			if err := w.debit(ctx); err != nil {
+		err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
+			if err := w.Debit(ctx); err != nil {
 				return err
 			}
 			for range 2 {
@@ -323,12 +324,12 @@ func TestSeveralPartsAtOneDatabase(t *testing.T) {
 			return call(ctx, svc)
 		}, client.Report(&r))
 		if fails {
-			wantAborted(t, err)
-			w.want(100, 100)
+			banks.WantAborted(t, err)
+			w.Want(100, 100)
 		} else if err != nil {
 			t.Fatal(err)
 		} else {
-			w.want(70, 130)
+			w.Want(70, 130)
 		}
 		if n := noted(t); fails != (n == 0) || !fails && (n != 3 || len(r.Branches) != 5) {
 			t.Errorf("fails %v: %d notes, %+v", fails, n, r)
@@ -340,7 +341,7 @@ func TestSeveralPartsAtOneDatabase(t *testing.T) {
 func TestCallsAtOnce(t *testing.T) {
 	w := newWorld(t)
 	svc := w.serve(note(bankB(t)), setup{})
-	err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+	err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 		answers := make(chan error, 8)
 		for range cap(answers) {
 			go func() { answers <- call(ctx, svc) }()
@@ -349,12 +350,12 @@ func TestCallsAtOnce(t *testing.T) {
 		for range cap(answers) {
 			errs = append(errs, <-answers)
 		}
-		return errors.Join(append(errs, w.debit(ctx))...)
+		return errors.Join(append(errs, w.Debit(ctx))...)
 	})
 	if n := noted(t); err != nil || n != 8 {
 		t.Errorf("%d notes, %v", n, err)
 	}
-	w.want(70, 100)
+	w.Want(70, 100)
 }
 
 // A service calls another one: both votes go home with the first answer.
@@ -370,18 +371,18 @@ func TestACallWithinACall(t *testing.T) {
 				_ = call(ctx, c)
 				return credits(b)(ctx)
 			}, setup{})
-			err := w.client.InTx(t.Context(), swallow(w.transfer(svc)))
+			err := w.Client.InTx(t.Context(), swallow(w.transfer(svc)))
 			if last != nil {
-				if wantAborted(t, err); !strings.Contains(err.Error(), "balance too low") {
+				if banks.WantAborted(t, err); !strings.Contains(err.Error(), "balance too low") {
 					t.Error(err)
 				}
-				w.want(100, 100)
+				w.Want(100, 100)
 				return
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.want(70, 130)
+			w.Want(70, 130)
 			if n := noted(t); n != 1 {
 				t.Errorf("%d notes", n)
 			}
@@ -400,19 +401,19 @@ func TestACallUnderWay(t *testing.T) {
 		return err
 	}, setup{})
 	answer := make(chan error, 1)
-	err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+	err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 		go func() { answer <- w.transfer(svc)(ctx) }()
 		<-entered
 		return nil
 	})
-	if wantAborted(t, err); !strings.Contains(err.Error(), "still under way") {
+	if banks.WantAborted(t, err); !strings.Contains(err.Error(), "still under way") {
 		t.Error(err)
 	}
 	// The end of the transaction ends the call.
 	if err := <-answer; status.Code(err) != codes.Canceled {
 		t.Errorf("the call: %v", err)
 	}
-	w.want(100, 100)
+	w.Want(100, 100)
 }
 
 func TestACallAfterTheEnd(t *testing.T) {
@@ -420,7 +421,7 @@ func TestACallAfterTheEnd(t *testing.T) {
 	var called atomic.Bool
 	svc := w.serve(func(context.Context) error { called.Store(true); return nil }, setup{})
 	var late context.Context
-	err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+	err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 		late = ctx
 		return nil
 	})
@@ -442,21 +443,21 @@ func TestACallAfterTheEnd(t *testing.T) {
 // What is detached stays, whatever becomes of the transaction.
 func TestADetachedCall(t *testing.T) {
 	w := newWorld(t)
-	svc := w.serve(credits(pgxtx.New("bank_b", newPool(t, srvB), pgxtx.AllowAutocommit())),
+	svc := w.serve(credits(pgxtx.New("bank_b", banks.Pool(t, banks.B), pgxtx.AllowAutocommit())),
 		setup{})
-	err := w.client.InTx(t.Context(), func(ctx context.Context) error {
-		return errors.Join(w.debit(ctx), call(client.Detach(ctx), svc), errPoor)
+	err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
+		return errors.Join(w.Debit(ctx), call(client.Detach(ctx), svc), errPoor)
 	})
-	wantAborted(t, err)
-	w.want(100, 130)
+	banks.WantAborted(t, err)
+	w.Want(100, 130)
 	// A detached call that fails is the application's own business.
 	bad := w.serve(func(context.Context) error { return errPoor }, setup{})
-	err = w.client.InTx(t.Context(), func(ctx context.Context) error {
+	err = w.Client.InTx(t.Context(), func(ctx context.Context) error {
 		_ = call(client.Detach(ctx), bad)
-		return w.debit(ctx)
+		return w.Debit(ctx)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.want(70, 130)
+	w.Want(70, 130)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/internal/banks"
 	"github.com/gavel-tx/gavel/client/pgxtx"
 	"github.com/gavel-tx/gavel/coordinator"
 	"github.com/gavel-tx/gavel/txn"
@@ -39,7 +40,7 @@ func TestPartsThatShareABranchRollBack(t *testing.T) {
 		for second, two := range kinds {
 			t.Run(first+", "+second, func(t *testing.T) {
 				w := newWorld(t)
-				d := older{w.coord}
+				d := older{w.Coord}
 				c, b := client.New(d), bankB(t)
 				called := w.serve(two(bankB(t)), setup{decider: d})
 				again := w.serve(one(bankB(t)), setup{decider: d})
@@ -52,12 +53,12 @@ func TestPartsThatShareABranchRollBack(t *testing.T) {
 					},
 				} {
 					err := c.InTx(t.Context(), func(ctx context.Context) error {
-						return errors.Join(w.debit(ctx), f(ctx))
+						return errors.Join(w.Debit(ctx), f(ctx))
 					})
 					if _, ok := errors.AsType[*client.AbortedError](err); !ok {
 						t.Errorf("%s: %v", name, err)
 					}
-					w.want(100, 100)
+					w.Want(100, 100)
 				}
 				if n := noted(t); n != 0 {
 					t.Errorf("%d notes", n)
@@ -71,12 +72,12 @@ func TestPartsThatShareABranchRollBack(t *testing.T) {
 // database.
 func TestAnOlderCoordinatorCommitsWhatIsApart(t *testing.T) {
 	w := newWorld(t)
-	d := older{w.coord}
+	d := older{w.Coord}
 	svc := w.serve(credits(bankB(t)), setup{decider: d})
 	if err := client.New(d).InTx(t.Context(), w.transfer(svc)); err != nil {
 		t.Fatal(err)
 	}
-	w.want(70, 130)
+	w.Want(70, 130)
 }
 
 // Two calls that need one row wait for each other, no longer than the transaction may live.
@@ -84,12 +85,12 @@ func TestTwoCallsForOneRow(t *testing.T) {
 	w := newWorld(t)
 	svc := w.serve(credits(bankB(t)), setup{})
 	began := time.Now()
-	err := w.client.InTx(t.Context(), func(ctx context.Context) error {
-		return errors.Join(w.debit(ctx), call(ctx, svc), call(ctx, svc))
+	err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
+		return errors.Join(w.Debit(ctx), call(ctx, svc), call(ctx, svc))
 	}, client.Timeout(time.Second))
-	wantAborted(t, err)
+	banks.WantAborted(t, err)
 	if took := time.Since(began); took < time.Second || took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	w.want(100, 100)
+	w.Want(100, 100)
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gavel-tx/gavel/client"
+	"github.com/gavel-tx/gavel/client/internal/banks"
 )
 
 // streams are the ways to stream, each to its end. A handler runs once in each.
@@ -67,13 +68,13 @@ func TestAStreamIsPartOfTheTransaction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			svc := w.serve(credits(bankB(t)), setup{})
-			err := w.client.InTx(t.Context(), func(ctx context.Context) error {
-				return errors.Join(w.debit(ctx), stream(ctx, svc))
+			err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
+				return errors.Join(w.Debit(ctx), stream(ctx, svc))
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.want(70, 130)
+			w.Want(70, 130)
 		})
 	}
 }
@@ -106,15 +107,15 @@ func TestAStreamThatFailsRollsBack(t *testing.T) {
 					})
 				}, setup{bare: h.bare})
 				var heard error
-				err := w.client.InTx(t.Context(), swallow(func(ctx context.Context) error {
-					heard = errors.Join(w.debit(ctx), stream(ctx, svc))
+				err := w.Client.InTx(t.Context(), swallow(func(ctx context.Context) error {
+					heard = errors.Join(w.Debit(ctx), stream(ctx, svc))
 					return heard
 				}))
-				wantAborted(t, err)
+				banks.WantAborted(t, err)
 				if code := codeOf(heard); code != h.code {
 					t.Errorf("the caller hears %s: %v", code, heard)
 				}
-				w.want(100, 100)
+				w.Want(100, 100)
 			})
 		}
 	}
@@ -162,13 +163,13 @@ func TestAStreamThatIsLeft(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			svc := w.serve(credits(bankB(t)), setup{})
-			err := w.client.InTx(t.Context(), func(ctx context.Context) error {
-				return errors.Join(leave(ctx, svc), w.debit(ctx))
+			err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
+				return errors.Join(leave(ctx, svc), w.Debit(ctx))
 			})
-			if wantAborted(t, err); !strings.Contains(err.Error(), "still under way") {
+			if banks.WantAborted(t, err); !strings.Contains(err.Error(), "still under way") {
 				t.Error(err)
 			}
-			w.want(100, 100)
+			w.Want(100, 100)
 		})
 	}
 }
@@ -199,17 +200,17 @@ func TestAStreamThatCannotBeSent(t *testing.T) {
 			return err
 		},
 	} {
-		err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+		err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 			if err := f(ctx); err == nil {
 				t.Errorf("%s: no error", name)
 			}
-			return w.debit(ctx)
+			return w.Debit(ctx)
 		})
 		if _, ok := errors.AsType[*client.CallError](err); !ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	w.want(100, 100)
+	w.Want(100, 100)
 }
 
 // Outside of a transaction a stream is only a stream.

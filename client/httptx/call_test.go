@@ -13,6 +13,7 @@ import (
 
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/client/httptx"
+	"github.com/gavel-tx/gavel/client/internal/banks"
 	"github.com/gavel-tx/gavel/client/pgxtx"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -74,7 +75,7 @@ func TestARequestIsPartOfTheTransaction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			url := w.serve(tc.shape(credits(bankB(t))), nil)
-			err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+			err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 				answer, text, err := w.transfer(ctx, url)
 				if err == nil && (answer.StatusCode != tc.code || text != tc.says) {
 					t.Errorf("%s: %d bytes", answer.Status, len(text))
@@ -84,7 +85,7 @@ func TestARequestIsPartOfTheTransaction(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.want(70, 130)
+			w.Want(70, 130)
 		})
 	}
 }
@@ -185,7 +186,7 @@ func TestAFailedRequestRollsBack(t *testing.T) {
 			w := newWorld(t)
 			url := w.serve(tc.handle(bankB(t)), tc.around)
 			for _, way := range []func(error) error{returned, swallowed} {
-				err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+				err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 					answer, text, err := w.transfer(ctx, url)
 					switch {
 					case tc.code != 0 && (err != nil || answer.StatusCode != tc.code ||
@@ -196,8 +197,8 @@ func TestAFailedRequestRollsBack(t *testing.T) {
 					}
 					return way(err)
 				})
-				wantAborted(t, err)
-				w.want(100, 100)
+				banks.WantAborted(t, err)
+				w.Want(100, 100)
 			}
 		})
 	}
@@ -207,14 +208,14 @@ func TestAFailedRequestRollsBack(t *testing.T) {
 func TestAServiceWithoutTheHandler(t *testing.T) {
 	w := newWorld(t)
 	url := w.listen(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+	err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 		_, _, err := w.transfer(ctx, url)
 		return swallowed(err)
 	})
-	if wantAborted(t, err); !errors.Is(err, httptx.ErrNoVotes) {
+	if banks.WantAborted(t, err); !errors.Is(err, httptx.ErrNoVotes) {
 		t.Error(err)
 	}
-	w.want(100, 100)
+	w.Want(100, 100)
 }
 
 // Votes behind a body come home when it has been read, or when little of it is left.
@@ -233,7 +234,7 @@ func TestABodyThatIsLeft(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			url := w.serve(tc.shape(credits(bankB(t))), nil)
-			err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+			err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 				r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 				if err != nil {
 					return err
@@ -243,19 +244,19 @@ func TestABodyThatIsLeft(t *testing.T) {
 					return err
 				}
 				t.Cleanup(func() { _ = answer.Body.Close() })
-				return errors.Join(tc.leave(answer.Body), w.debit(ctx))
+				return errors.Join(tc.leave(answer.Body), w.Debit(ctx))
 			})
 			if tc.says == "" {
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.want(70, 130)
+				w.Want(70, 130)
 				return
 			}
-			if wantAborted(t, err); !strings.Contains(err.Error(), tc.says) {
+			if banks.WantAborted(t, err); !strings.Contains(err.Error(), tc.says) {
 				t.Error(err)
 			}
-			w.want(100, 100)
+			w.Want(100, 100)
 		})
 	}
 }
@@ -267,7 +268,7 @@ func TestARequestOutsideOfATransaction(t *testing.T) {
 		got = r.Header
 	}), nil)
 	var late context.Context
-	err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+	err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 		late = ctx
 		_, _, err := call(ctx, http.MethodGet, url)
 		if got.Get("X-App") != "caller" || got.Get("Gavel-Transaction-Id") == "" ||
@@ -306,9 +307,9 @@ func TestARequestOutsideOfATransaction(t *testing.T) {
 func TestRequestsThatComeByHand(t *testing.T) {
 	w := newWorld(t)
 	url := w.serve(credits(bankB(t)), nil)
-	begun, err := w.coord.Begin(t.Context(), txn.BeginRequest{})
+	begun, err := w.Coord.Begin(t.Context(), txn.BeginRequest{})
 	if err == nil {
-		_, err = w.coord.Rollback(t.Context(), begun.ID, "by a test")
+		_, err = w.Coord.Rollback(t.Context(), begun.ID, "by a test")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -330,7 +331,7 @@ func TestRequestsThatComeByHand(t *testing.T) {
 			t.Errorf("%s: %s", id, answer.Status)
 		}
 	}
-	w.want(100, 100)
+	w.Want(100, 100)
 }
 
 // A service calls another one, and a body that the caller sends arrives.
@@ -344,7 +345,7 @@ func TestARequestWithinARequest(t *testing.T) {
 			http.Error(out, err.Error(), http.StatusBadGateway)
 		}
 	}), nil)
-	err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+	err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("30"))
 		if err != nil {
 			return err
@@ -353,12 +354,12 @@ func TestARequestWithinARequest(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(answer.Body.Close(), w.debit(ctx))
+		return errors.Join(answer.Body.Close(), w.Debit(ctx))
 	})
 	if err != nil || !slices.Equal(sent, []byte("30")) {
 		t.Fatalf("%q, %v", sent, err)
 	}
-	w.want(70, 130)
+	w.Want(70, 130)
 }
 
 // HTTP/2 has trailers of its own kind.
@@ -369,12 +370,12 @@ func TestARequestOverHTTP2(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			srv := httptest.NewUnstartedServer(
-				httptx.Handler(client.New(w.coord), shape(credits(bankB(t)))))
+				httptx.Handler(client.New(w.Coord), shape(credits(bankB(t)))))
 			srv.EnableHTTP2 = true
 			srv.StartTLS()
 			t.Cleanup(srv.Close)
 			web := &http.Client{Transport: httptx.Transport(srv.Client().Transport)}
-			err := w.client.InTx(t.Context(), func(ctx context.Context) error {
+			err := w.Client.InTx(t.Context(), func(ctx context.Context) error {
 				r, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL, nil)
 				if err != nil {
 					return err
@@ -387,12 +388,12 @@ func TestARequestOverHTTP2(t *testing.T) {
 					t.Errorf("it goes by %s", answer.Proto)
 				}
 				_, err = io.Copy(io.Discard, answer.Body)
-				return errors.Join(err, answer.Body.Close(), w.debit(ctx))
+				return errors.Join(err, answer.Body.Close(), w.Debit(ctx))
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.want(70, 130)
+			w.Want(70, 130)
 		})
 	}
 }
@@ -436,7 +437,7 @@ func TestACachedAnswerHasTheVotesOfAnother(t *testing.T) {
 				cached := &cache{}
 				web := &http.Client{Transport: httptx.Transport(cached)}
 				transfer := func(ctx context.Context) error {
-					if err := w.debit(ctx); err != nil {
+					if err := w.Debit(ctx); err != nil {
 						return err
 					}
 					_, _, err := callBy(ctx, web, http.MethodPost, url)
@@ -445,15 +446,15 @@ func TestACachedAnswerHasTheVotesOfAnother(t *testing.T) {
 					}
 					return makes(err)
 				}
-				if err := w.client.InTx(t.Context(), transfer); err != nil {
+				if err := w.Client.InTx(t.Context(), transfer); err != nil {
 					t.Fatal(err)
 				}
-				a := wantAborted(t, w.client.InTx(t.Context(), transfer))
+				a := banks.WantAborted(t, w.Client.InTx(t.Context(), transfer))
 				if cached.hits != 1 || !errors.Is(a, httptx.ErrNoVotes) ||
 					!strings.Contains(a.Error(), "not of transaction") {
 					t.Errorf("%d hits: %v", cached.hits, a)
 				}
-				w.want(70, 130)
+				w.Want(70, 130)
 			})
 		}
 	}

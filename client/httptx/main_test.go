@@ -1,85 +1,16 @@
 package httptx_test
 
 import (
-	"context"
-	"flag"
-	"fmt"
 	"net/http"
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
-
-	"github.com/gavel-tx/gavel/participant/postgres/pghost"
+	"github.com/gavel-tx/gavel/client/internal/banks"
 )
 
 // pure are the tests that need no database. -short leaves all others out.
 const pure = "^(Example.*)$"
 
-// The two databases of all other tests.
-var srvA, srvB *pghost.Server
-
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	flag.Parse()
-	ctx := context.Background()
-	if testing.Short() {
-		if err := flag.Set("test.run", pure); err != nil {
-			return fail(err)
-		}
-	} else {
-		err := start(ctx)
-		defer stop(ctx)
-		if err != nil {
-			return fail(err)
-		}
-	}
-	code := m.Run()
-	stop(ctx)
-	http.DefaultClient.CloseIdleConnections()
-	// Connections that a test broke on purpose end in the background, within pgconn's own bound.
-	if err := goleak.Find(); err != nil && code == 0 {
-		return fail(err)
-	}
-	return code
-}
-
-func start(ctx context.Context) (err error) {
-	inst, err := pghost.Ensure(ctx, os.Stderr)
-	if err != nil {
-		return err
-	}
-	for _, s := range []struct {
-		name string
-		at   **pghost.Server
-	}{{"bank_a", &srvA}, {"bank_b", &srvB}} {
-		if *s.at, err = inst.Start(ctx, pghost.Config{Name: s.name}); err != nil {
-			return err
-		}
-		err = (*s.at).Exec(ctx, "postgres", `
-			CREATE TABLE acct (id text PRIMARY KEY, bal bigint NOT NULL CHECK (bal >= 0));
-			CREATE TABLE notes (note text)`)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// stop may be called twice.
-func stop(ctx context.Context) {
-	for _, s := range []*pghost.Server{srvA, srvB} {
-		if s == nil {
-			continue
-		}
-		if err := s.Stop(ctx); err != nil {
-			fail(err)
-		}
-	}
-}
-
-func fail(err error) int {
-	fmt.Fprintln(os.Stderr, err)
-	return 1
+func TestMain(m *testing.M) {
+	os.Exit(banks.Main(m, pure, http.DefaultClient.CloseIdleConnections))
 }

@@ -267,8 +267,8 @@ func TestBranchesThatAreLeftAloneAreGivenUp(t *testing.T) {
 	}
 }
 
-// TestBranchesThatCannotBeGivenUpHoldNobodyUp: one call gives up no more than 16, the longest unused
-// first. Those that the service does not roll back are tried again behind the others.
+// TestBranchesThatCannotBeGivenUpHoldNobodyUp: one call gives up no more than 16, those first that
+// were unused for longest. What the service does not roll back is tried again behind the others.
 func TestBranchesThatCannotBeGivenUpHoldNobodyUp(t *testing.T) {
 	const stuck, all = 16, 20
 	c := newClock()
