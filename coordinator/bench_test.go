@@ -59,8 +59,8 @@ func (i instant) List(context.Context, txn.Fence) (participant.Listing, error) {
 
 // Describe says who it is.
 func (i instant) Describe(context.Context) (participant.Description, error) {
-	return participant.Description{Kind: "instant", Identity: i.identity,
-		Position: i.position()}, nil
+	return participant.Description{Kind: "instant", Evidence: true,
+		Identity: i.identity, Position: i.position()}, nil
 }
 
 func (instant) position() txn.Position { return txn.Position{Timeline: 1, LSN: 100} }

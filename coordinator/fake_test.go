@@ -207,7 +207,7 @@ func (d *fakeDB) Describe(ctx context.Context) (participant.Description, error) 
 		return participant.Description{}, err
 	}
 	desc := participant.Description{Kind: "fake", Identity: d.identity, Checks: d.checks,
-		Position: txn.Position{Timeline: d.timeline, LSN: d.lsn}, Limit: 100}
+		Position: txn.Position{Timeline: d.timeline, LSN: d.lsn}, Limit: 100, Evidence: true}
 	return desc, done(nil)
 }
 

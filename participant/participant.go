@@ -24,6 +24,7 @@ package participant
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/gavel-tx/gavel/txn"
@@ -226,7 +227,9 @@ type Description struct {
 	Identity      txn.Identity
 	Position      txn.Position
 	Used, Limit   int
-	// Evidence says whether the adapter can prove how a vanished branch ended.
+	// Evidence says whether the adapter can prove how a vanished branch ended, by the evidence of
+	// its vote or by a memory of its own. The coordinator never takes the parallel plan with one
+	// that cannot, and a branch that is gone after a commit is a hazard there, for a person.
 	Evidence bool
 	// OnePhase says whether the adapter implements OnePhaser. A caller asks this and not the type:
 	// the client of a resource in another process has the method whatever the resource can do.
@@ -234,6 +237,18 @@ type Description struct {
 	// Delegate says, likewise, whether the adapter implements Delegate and was set up for it.
 	Delegate bool
 	Checks   []Check
+}
+
+// Findings are the checks, and what the description itself warns of: a resource without evidence
+// works, and needs a person where others do not.
+func (d Description) Findings() []Check {
+	if d.Evidence {
+		return d.Checks
+	}
+	return append(slices.Clone(d.Checks), Check{Level: LevelWarn,
+		What: "it cannot prove how a branch ended: where the answer to a commit is lost, the " +
+			"outcome is HEURISTIC_HAZARD",
+		Fix: "an adapter that keeps evidence, or a memory of ends, needs nobody; see docs/ADAPTERS.md"})
 }
 
 // Level grades a Check.
@@ -246,6 +261,7 @@ const (
 	LevelFail
 )
 
+// String is the level as commands print it; what fails stands out.
 func (l Level) String() string { return [...]string{"ok", "warn", "FAIL"}[l] }
 
 // Check is one finding about a resource's set-up.

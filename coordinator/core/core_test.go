@@ -88,7 +88,7 @@ func (d *driver) answer(call *Call) (a Answer) {
 	switch call.What {
 	case Describe:
 		a.Description = participant.Description{Kind: "paper", Identity: identity,
-			Position: position, OnePhase: call.Resource == "a"}
+			Position: position, Evidence: true, OnePhase: call.Resource == "a"}
 	case List:
 		a.Listing = participant.Listing{Identity: identity, Position: position}
 	case Prepare:

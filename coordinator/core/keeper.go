@@ -139,7 +139,7 @@ func (k *keeper) answered(call *Call, a Answer) {
 func (k *keeper) described(d participant.Description) {
 	k.checks(d)
 	k.status.Description = d
-	for _, check := range d.Checks {
+	for _, check := range d.Findings() {
 		if check.Level == participant.LevelFail {
 			k.failed(fmt.Errorf("%s (fix: %s)", check.What, check.Fix))
 			return
@@ -200,7 +200,8 @@ func (k *keeper) register() {
 	k.c.registering[k.c.lastReq] = k
 	k.c.m.Step(protocol.Register{Req: k.c.lastReq, Name: k.res.Name, Kind: d.Kind,
 		Identity: d.Identity, Position: d.Position, Floor: k.floor,
-		Accept: k.res.AcceptIdentity, OnePhase: d.OnePhase, Delegate: d.Delegate})
+		Accept: k.res.AcceptIdentity, OnePhase: d.OnePhase, Delegate: d.Delegate,
+		Evidence: d.Evidence})
 }
 
 func (k *keeper) registered(err error) {

@@ -12,7 +12,8 @@ import (
 func BenchmarkLive(b *testing.B) {
 	m := New(NewState(testLog), Config{MaxActive: 1 << 30, Block: 1 << 30}, 0)
 	for _, name := range []string{"a", "b"} {
-		m.Step(Register{Name: name, Identity: txn.Identity{System: uint64(name[0])}})
+		m.Step(Register{Name: name, Evidence: true,
+			Identity: txn.Identity{System: uint64(name[0])}})
 	}
 	persist := func() {
 		for _, a := range m.Ready().Appends {

@@ -27,8 +27,8 @@ type Register struct {
 	Floor  txn.Position
 	Accept bool
 	// OnePhase says that it can commit a branch in one step, without preparing it. Delegate says
-	// that it can keep markers.
-	OnePhase, Delegate bool
+	// that it can keep markers. Evidence says that it can prove how a branch ended that is gone.
+	OnePhase, Delegate, Evidence bool
 }
 
 // Begin starts a transaction or, with Request.ID set, enlists in one.

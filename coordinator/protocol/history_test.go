@@ -48,7 +48,8 @@ func (h *history) step(t *testing.T, d *datadriven.TestData) string {
 		name := h.arg(d, "name")
 		h.m.Step(Register{Req: h.nextReq(), Name: name, Kind: "test", Identity: h.identity(d, name),
 			Position: h.position(d), Floor: h.m.Seen(h.m.RM(name)), Accept: d.HasArg("accept"),
-			OnePhase: d.HasArg("onephase"), Delegate: d.HasArg("delegate")})
+			OnePhase: d.HasArg("onephase"), Delegate: d.HasArg("delegate"),
+			Evidence: !d.HasArg("blind")})
 	case "begin":
 		h.ask(Begin{Req: h.nextReq(), Request: h.beginRequest(d)})
 	case "commit":
@@ -110,7 +111,7 @@ func (h *history) start(d *datadriven.TestData) string {
 	for _, name := range []string{"a", "b"} {
 		h.m.Step(Register{Name: name, Kind: "test", Identity: h.identity(d, name),
 			Position: txn.Position{Timeline: 1, LSN: 100}, OnePhase: d.HasArg("onephase"),
-			Delegate: d.HasArg("delegate")})
+			Delegate: d.HasArg("delegate"), Evidence: true})
 	}
 	h.ready()
 	h.persist()

@@ -82,6 +82,8 @@ type resource struct {
 	onePhase bool
 	// delegate: it can keep markers.
 	delegate bool
+	// evidence: it can prove how a branch ended that is gone. Not known before it has said so.
+	evidence bool
 	// down: it does not answer at present.
 	down bool
 	// held: its last listing came from somewhere else, and that has been told.
@@ -371,7 +373,7 @@ func (m *Machine) register(e Register) {
 		return
 	}
 	rec.RM = r.RM
-	r.refused, r.onePhase, r.delegate = false, e.OnePhase, e.Delegate
+	r.refused, r.onePhase, r.delegate, r.evidence = false, e.OnePhase, e.Delegate, e.Evidence
 	if r.Identity == e.Identity && !e.Accept {
 		rec.Position = later(e.Position, r.seen)
 	} else {

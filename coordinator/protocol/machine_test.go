@@ -16,6 +16,7 @@ func newTestMachine(t *testing.T, cfg Config) (*Machine, *history) {
 				Name:     name,
 				Kind:     "test",
 				Identity: txn.Identity{System: uint64(i + 1), Database: 7},
+				Evidence: true,
 			},
 		)
 	}

@@ -51,8 +51,8 @@ func (i idle) List(context.Context, txn.Fence) (participant.Listing, error) {
 
 // Describe says who it is.
 func (i idle) Describe(context.Context) (participant.Description, error) {
-	return participant.Description{Kind: "idle", Identity: i.identity,
-		Position: txn.Position{Timeline: 1, LSN: 1}}, nil
+	return participant.Description{Kind: "idle", Evidence: true,
+		Identity: i.identity, Position: txn.Position{Timeline: 1, LSN: 1}}, nil
 }
 
 // overLoopback serves a coordinator over TCP, as a process would, and connects to it.

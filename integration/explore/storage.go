@@ -117,8 +117,8 @@ func (w *world) register(i int) {
 	r.registered = true
 	w.step(protocol.Register{Name: w.sc.Resources[i].Name, Kind: "explore",
 		Identity: r.identity, Position: r.position(), OnePhase: w.sc.Resources[i].OnePhase,
-		Delegate: w.sc.Resources[i].Marks,
-		Floor:    w.m.Seen(w.m.RM(w.sc.Resources[i].Name))})
+		Delegate: w.sc.Resources[i].Marks, Evidence: true,
+		Floor: w.m.Seen(w.m.RM(w.sc.Resources[i].Name))})
 }
 
 // reached tells the machine whether a resource answers.

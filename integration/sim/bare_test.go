@@ -289,7 +289,8 @@ func (b *bare) round(d *database) {
 		b.registering[b.lastReq] = d
 		x := a.Description
 		b.m.Step(protocol.Register{Req: b.lastReq, Name: d.name, Kind: x.Kind, Identity: x.Identity,
-			Position: x.Position, Floor: floor, OnePhase: x.OnePhase, Delegate: x.Delegate})
+			Position: x.Position, Floor: floor, OnePhase: x.OnePhase, Delegate: x.Delegate,
+			Evidence: x.Evidence})
 	})
 }
 

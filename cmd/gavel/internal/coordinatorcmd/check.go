@@ -87,7 +87,7 @@ func checkResource(ctx context.Context, set settings.Coordinator, o resource.Ope
 	}
 	found := []finding{{o.Name, participant.LevelOK.String(),
 		fmt.Sprintf("%s %s, identity %s", d.Kind, d.Version, d.Identity), ""}}
-	for _, c := range d.Checks {
+	for _, c := range d.Findings() {
 		found = append(found, finding{o.Name, c.Level.String(), c.What, c.Fix})
 	}
 	return found

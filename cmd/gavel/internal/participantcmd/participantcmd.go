@@ -254,7 +254,7 @@ func (p *probe) ask(ctx context.Context) []serve.Check {
 	}
 	checks := []serve.Check{{Name: name, OK: true, Required: true,
 		Detail: d.Kind + " " + d.Version}}
-	for _, c := range d.Checks {
+	for _, c := range d.Findings() {
 		if c.Level == participant.LevelOK {
 			continue
 		}

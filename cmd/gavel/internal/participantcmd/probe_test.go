@@ -17,6 +17,7 @@ type patient struct {
 	participant.Resource
 	asked  int
 	checks []participant.Check
+	blind  bool
 	err    error
 }
 
@@ -25,7 +26,7 @@ func (p *patient) Describe(ctx context.Context) (participant.Description, error)
 	if ctx.Err() != nil {
 		return participant.Description{}, ctx.Err()
 	}
-	return participant.Description{Kind: "kv", Version: "1", Checks: p.checks}, p.err
+	return participant.Description{Kind: "kv", Version: "1", Evidence: !p.blind, Checks: p.checks}, p.err
 }
 
 // TestProbe: one that is well is asked seldom, one that is not well often, and a prober that hung
@@ -69,6 +70,19 @@ func TestFindings(t *testing.T) {
 		last := checks[len(checks)-1].Detail
 		if told := strings.Contains(last, "slots; fix: do it"); told != (level > 0) {
 			t.Errorf("%s: %q", level, last)
+		}
+	}
+}
+
+// TestWithoutEvidence: a resource that cannot prove how a branch ended is ready, and says so.
+func TestWithoutEvidence(t *testing.T) {
+	for _, blind := range []bool{true, false} {
+		p := &probe{resource: resource.Opened{Name: "r", Manager: &patient{blind: blind}},
+			timeout: time.Minute, now: time.Now}
+		checks := p.checks(t.Context())
+		told := strings.Contains(checks[len(checks)-1].Detail, "cannot prove how a branch ended")
+		if told != blind || !serve.Passed(checks) {
+			t.Errorf("blind %v: %+v", blind, checks)
 		}
 	}
 }
