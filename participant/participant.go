@@ -248,7 +248,7 @@ func (d Description) Findings() []Check {
 	return append(slices.Clone(d.Checks), Check{Level: LevelWarn,
 		What: "it cannot prove how a branch ended: where the answer to a commit is lost, the " +
 			"outcome is HEURISTIC_HAZARD",
-		Fix: "an adapter that keeps evidence, or a memory of ends, needs nobody; see docs/ADAPTERS.md"})
+		Fix: "see docs/ADAPTERS.md: an adapter that keeps evidence, or remembers ends, can"})
 }
 
 // Level grades a Check.

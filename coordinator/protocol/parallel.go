@@ -37,10 +37,10 @@ import (
 
 // intend hands an intent to the log if the parallel plan fits: at least two branches may have work,
 // and one of them has not been prepared, so that there is something to run beside. A resource that
-// does not answer would hold the transaction in doubt where the classic plan forgets it. One without
-// evidence cannot tell a later epoch that a branch was never prepared, and would leave to a person
-// what the classic plan aborts. And what room is left on a full disk is for decisions: the classic
-// plan writes one record less.
+// does not answer would hold the transaction in doubt where the classic plan forgets it. One
+// without evidence cannot tell a later epoch that a branch was never prepared, and would leave to a
+// person what the classic plan aborts. And what room is left on a full disk is for decisions: the
+// classic plan writes one record less.
 func (m *Machine) intend(t *transaction) {
 	if m.cfg.Classic || !m.room || t.state != txn.StatePreparing || t.plan != txn.PlanUnset {
 		return

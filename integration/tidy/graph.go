@@ -56,6 +56,8 @@ func Graph() []Row {
 		{Packages: "participant", Inside: []string{"txn"}},
 		{Packages: "participant/internal/fence", Inside: []string{"participant",
 			"txn", "txn/mutant"}},
+		{Packages: "participant/internal/conformance", Inside: []string{
+			"participant/participanttest", "participant/service/servicetest"}},
 		{Packages: "participant/participanttest", Inside: []string{"participant", "txn"}},
 		{Packages: "participant/postgres/pghost", Outside: []string{pgx}},
 		{Packages: "participant/postgres/pgbranch", Inside: []string{"txn", "txn/mutant"},

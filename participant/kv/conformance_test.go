@@ -1,25 +1,15 @@
 package kv
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/internal/conformance"
 	"github.com/gavel-tx/gavel/participant/participanttest"
 	"github.com/gavel-tx/gavel/txn"
 )
-
-// byMemory presents a store as the suite names things: evidence is what a caller brings along,
-// and a store proves by its own memory.
-type byMemory struct{ *Store }
-
-func (s byMemory) Describe(ctx context.Context) (participant.Description, error) {
-	d, err := s.Store.Describe(ctx)
-	d.Evidence = false
-	return d, err
-}
 
 // bench is the resource of the suite: one directory, and the clock of whatever store is open on it.
 type bench struct {
@@ -32,23 +22,23 @@ func (b *bench) open(*testing.T) (participant.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return byMemory{s}, nil
+	return s, nil
 }
 
 // crash leaves the directory to the store that has it open, and goes on with a copy, as after a
 // power cut.
 func (b *bench) crash(t *testing.T, r participant.Resource) participant.Resource {
 	t.Helper()
-	s := crash(t, r.(byMemory).Store)
+	s := crash(t, r.(*Store))
 	b.cfg.Dir = s.cfg.Dir
-	return byMemory{s}
+	return s
 }
 
 func (b *bench) begin(
 	t *testing.T, r participant.Resource, f txn.Fence, n txn.Name, key string,
 ) participanttest.Work {
 	t.Helper()
-	w := &work{bench: b, store: r.(byMemory).Store, fence: f, name: n}
+	w := &work{bench: b, store: r.(*Store), fence: f, name: n}
 	// The coordinator is heard of before its clients: what begins under an older epoch is dropped.
 	if err := w.store.Hello(t.Context(), f); err != nil {
 		t.Fatal(err)
@@ -97,23 +87,23 @@ func TestConformance(t *testing.T) {
 	b := &bench{clock: c, cfg: Config{
 		Dir: t.TempDir(), Now: c.Now, IdleAfter: time.Minute, LockWait: time.Millisecond,
 	}}
-	participanttest.Run(t, participanttest.Harness{
+	conformance.Keep(t, "kv", participanttest.Run(t, participanttest.Harness{
 		Open:  b.open,
 		Begin: b.begin,
 		Effect: func(t *testing.T, r participant.Resource, key string) bool {
-			return value(t, r.(byMemory).Store, key) == "there"
+			return value(t, r.(*Store), key) == "there"
 		},
 		Resolve: resolve,
 		Crash:   b.crash,
 		Traits: participanttest.Traits{Proof: participanttest.ProofMemory, OnePhase: true,
 			Undecided: true},
-	})
+	}))
 }
 
 // resolve finishes a branch on nobody's behalf, without any fence.
 func resolve(t *testing.T, r participant.Resource, n txn.Name, commit bool) {
 	t.Helper()
-	s := r.(byMemory).Store
+	s := r.(*Store)
 	finish := s.rollback
 	if commit {
 		finish = s.commit

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/internal/conformance"
 	"github.com/gavel-tx/gavel/participant/mysql"
 	"github.com/gavel-tx/gavel/participant/mysql/mariahost"
 	"github.com/gavel-tx/gavel/participant/mysql/xabranch"
@@ -42,7 +43,7 @@ func TestConformanceWithBinaryLog(t *testing.T) {
 }
 
 func conform(t *testing.T, srv *mariahost.Server) {
-	participanttest.Run(t, participanttest.Harness{
+	conformance.Keep(t, "mysql", participanttest.Run(t, participanttest.Harness{
 		Open: func(t *testing.T) (participant.Resource, error) {
 			r, err := mysql.Open(t.Context(), config(srv))
 			if err != nil {
@@ -74,7 +75,7 @@ func conform(t *testing.T, srv *mariahost.Server) {
 		},
 		Traits: participanttest.Traits{Proof: participanttest.ProofEvidence, Shared: true,
 			Undecided: true},
-	})
+	}))
 }
 
 // resolve finishes a branch as an operator does who knows that its session must have ended.

@@ -266,8 +266,8 @@ func (s *suite) testLimits(t *testing.T) {
 		batch := branches(names[:c.n]...)
 		calls := map[string]resourceCall{"commit": r.Commit, "rollback": r.Rollback,
 			"inquire": r.Inquire}
-		if one, ok := s.onePhaser(t, r); ok {
-			calls["one phase"] = one.CommitOnePhase
+		if s.Traits.OnePhase {
+			calls["one phase"] = s.onePhaser(t, r).CommitOnePhase
 		}
 		for what, call := range calls {
 			got, err := call(t.Context(), f, batch)

@@ -11,17 +11,14 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// delegate is the capability of an adapter that has it, by its traits.
-func (s *suite) delegate(t *testing.T, r participant.Resource) (participant.Delegate, bool) {
+// delegate is the capability of an adapter that has it.
+func (s *suite) delegate(t *testing.T, r participant.Resource) participant.Delegate {
 	t.Helper()
-	if !s.Traits.Delegate {
-		return nil, false
-	}
 	d, ok := r.(participant.Delegate)
 	if !ok {
 		t.Fatal("the traits promise a delegate, and the adapter is no participant.Delegate")
 	}
-	return d, true
+	return d
 }
 
 // decisionOf makes the decision of a client over two other branches, which no two tests share.
@@ -127,10 +124,7 @@ func (s *suite) testDelegateDescribed(t *testing.T) {
 // later must not commit, before and after a crash.
 func (s *suite) testDelegateNever(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	b, w := s.delegated(t, r, f)
 	for range 2 {
 		s.decided(t, d, f, b, txn.StandingRolledBack)
@@ -141,7 +135,7 @@ func (s *suite) testDelegateNever(t *testing.T) {
 	never := participant.Branch{Name: s.name()}
 	s.decided(t, d, f, never, txn.StandingRolledBack)
 	r = s.Crash(t, r)
-	d, _ = s.delegate(t, r)
+	d = s.delegate(t, r)
 	// A copy of the client's work is as late as the first one.
 	late := s.Begin(t, r, f, never.Name, keyOf(never.Name))
 	s.decides(t, r, never.Name, late, txn.VoteNo)
@@ -155,10 +149,7 @@ func (s *suite) testDelegateNever(t *testing.T) {
 // no second one takes its place.
 func (s *suite) testDelegateCommits(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	b := s.committed(t, r, f)
 	for range 2 {
 		s.decided(t, d, f, b, txn.StandingCommitted)
@@ -166,7 +157,7 @@ func (s *suite) testDelegateCommits(t *testing.T) {
 	}
 	unasked := s.committed(t, r, f)
 	r = s.Crash(t, r)
-	d, _ = s.delegate(t, r)
+	d = s.delegate(t, r)
 	for _, b := range []participant.Branch{b, unasked} {
 		s.decided(t, d, s.fence(), b, txn.StandingCommitted)
 		s.effect(t, r, b.Name, true)
@@ -177,10 +168,7 @@ func (s *suite) testDelegateCommits(t *testing.T) {
 // marker and not none.
 func (s *suite) testDelegateUnderWay(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	for _, commit := range []bool{true, false} {
 		b, w := s.delegated(t, r, f)
 		_, decision := decisionOf(b.Name)
@@ -200,14 +188,11 @@ func (s *suite) testDelegateUnderWay(t *testing.T) {
 // testDelegateCrashed: with the branch goes its marker, and the way is free for the other one.
 func (s *suite) testDelegateCrashed(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	if _, ok := s.delegate(t, r); !ok {
-		return
-	}
 	b, w := s.delegated(t, r, f)
 	_, decision := decisionOf(b.Name)
 	s.Mark(t, w, decision)
 	r = s.Crash(t, r)
-	d, _ := s.delegate(t, r)
+	d := s.delegate(t, r)
 	s.decided(t, d, f, b, txn.StandingRolledBack)
 	s.effect(t, r, b.Name, false)
 }
@@ -216,10 +201,7 @@ func (s *suite) testDelegateCrashed(t *testing.T) {
 // them wins, both must say the same in the end.
 func (s *suite) testDelegateRaces(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	for range 20 {
 		b, w := s.delegated(t, r, f)
 		_, decision := decisionOf(b.Name)
@@ -251,10 +233,7 @@ func (s *suite) testDelegateRaces(t *testing.T) {
 // Nothing is decided by it.
 func (s *suite) testDelegateHeld(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	l, err := r.List(t.Context(), f)
 	if err != nil {
 		t.Fatal(err)
@@ -274,10 +253,7 @@ func (s *suite) testDelegateHeld(t *testing.T) {
 
 func (s *suite) testDelegateOtherLogs(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	theirs := txn.Fence{Log: otherLog, Epoch: s.epoch, LSN: f.LSN}
 	s.seq++
 	name := txn.Name{Log: otherLog, Seq: s.seq, Branch: 1}
@@ -295,10 +271,7 @@ func (s *suite) testDelegateOtherLogs(t *testing.T) {
 
 func (s *suite) testDelegateFenced(t *testing.T) {
 	r, old := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	b := participant.Branch{Name: s.name()}
 	done := s.committed(t, r, old)
 	current := s.fence()
@@ -336,10 +309,7 @@ func (s *suite) markers(t *testing.T, r participant.Resource, f txn.Fence) []txn
 // is neither, and one of another log stays where it is.
 func (s *suite) testDelegateMarkers(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	before := s.markers(t, r, f)
 	never, w := s.delegated(t, r, f)
 	s.decided(t, d, f, never, txn.StandingRolledBack)
@@ -370,10 +340,7 @@ func (s *suite) testDelegateMarkers(t *testing.T) {
 
 func (s *suite) testDelegateLimits(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	d, ok := s.delegate(t, r)
-	if !ok {
-		return
-	}
+	d := s.delegate(t, r)
 	var names []txn.Name
 	for range participant.MaxBatch + 1 {
 		names = append(names, s.name())

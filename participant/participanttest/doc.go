@@ -15,8 +15,10 @@
 //
 // An adapter author supplies a [Harness]: how to open the adapter, how an application works in a
 // branch, and how to do to the resource what operators and crashes do to it.
+// [Cases] are what it is asked; the [Report] says how that went, and is printed at the end.
 //
-// Nothing is skipped. Where resources differ, [Traits] say how, and the suite then asserts that the
-// adapter says so too: an adapter without proof must answer Gone and not guess, one that only one
-// process can open must refuse the second, one that cannot commit in one phase must not claim to.
+// Where resources differ, [Traits] say how, and the suite then asserts that the adapter says so
+// too: an adapter without proof must answer Gone and not guess, one that only one process can open
+// must refuse the second, one that cannot commit in one phase must not claim to. What the report
+// then calls "not asked" is what such a claim would promise.
 package participanttest

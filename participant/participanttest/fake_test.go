@@ -54,7 +54,11 @@ func (s *store) evidence(name txn.Name) txn.Evidence {
 	if s.xids[name] == 0 {
 		s.xids[name] = uint64(len(s.xids) + 1)
 	}
-	return txn.Evidence{Identity: identity, Position: txn.Position{Timeline: 1}, XID: s.xids[name]}
+	ev := txn.Evidence{Identity: identity, Position: txn.Position{Timeline: 1}, XID: s.xids[name]}
+	if s.fault == "a yes of nobody" {
+		ev.Identity = txn.Identity{}
+	}
+	return ev
 }
 
 // end finishes a prepared branch. The caller holds mu.
@@ -315,7 +319,8 @@ func (a *adapter) List(_ context.Context, f txn.Fence) (participant.Listing, err
 }
 
 func (a *adapter) Describe(context.Context) (participant.Description, error) {
-	d := participant.Description{Kind: "fake", Identity: identity, Evidence: true,
+	d := participant.Description{Kind: "fake", Version: "1", Identity: identity,
+		Evidence: a.fault != "evidence is not told" && a.fault != "no evidence",
 		OnePhase: a.fault != "one phase is not told",
 		Delegate: a.fault != "a delegate is not told"}
 	if a.fault == "no fix" {
@@ -442,6 +447,8 @@ var faults = map[string]string{
 	"no limit":              "limits_are_named",
 	"answers after close":   "a_closed_resource_says_so",
 	"no fix":                "describe",
+	"evidence is not told":  "describe",
+	"a yes of nobody":       "commit_makes_the_effect_visible",
 
 	"one phase is not told":          "one_phase_is_told_by_the_description",
 	"one phase forgets":              "one_phase_commits",

@@ -19,6 +19,9 @@ const (
 	ProofMemory
 )
 
+// String is the word for the proof in tables.
+func (p Proof) String() string { return [...]string{"no proof", "evidence", "memory"}[p] }
+
 // Traits are the ways in which resources may differ without breaking a promise.
 type Traits struct {
 	// Proof is the strongest proof that the adapter has.

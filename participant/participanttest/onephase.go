@@ -10,19 +10,14 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-// onePhaser is the capability of an adapter that has it, by its traits.
-func (s *suite) onePhaser(
-	t *testing.T, r participant.Resource,
-) (participant.OnePhaser, bool) {
+// onePhaser is the capability of an adapter that has it.
+func (s *suite) onePhaser(t *testing.T, r participant.Resource) participant.OnePhaser {
 	t.Helper()
-	if !s.Traits.OnePhase {
-		return nil, false
-	}
 	one, ok := r.(participant.OnePhaser)
 	if !ok {
 		t.Fatal("the traits promise one phase, and the adapter is no participant.OnePhaser")
 	}
-	return one, true
+	return one
 }
 
 // unharmed says whether an answer may be given about a branch that is not here and never
@@ -63,10 +58,7 @@ func (s *suite) testOnePhaseDescribed(t *testing.T) {
 // tell the end of the branch, and the resource must.
 func (s *suite) testOnePhase(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	one, ok := s.onePhaser(t, r)
-	if !ok {
-		return
-	}
+	one := s.onePhaser(t, r)
 	b := participant.Branch{Name: s.name()}
 	s.Begin(t, r, f, b.Name, keyOf(b.Name))
 	s.effect(t, r, b.Name, false)
@@ -79,7 +71,7 @@ func (s *suite) testOnePhase(t *testing.T) {
 		t.Error("a committed branch is listed as prepared")
 	}
 	r = s.Crash(t, r)
-	one, _ = s.onePhaser(t, r)
+	one = s.onePhaser(t, r)
 	standing(t, one.CommitOnePhase, f, b, txn.StandingCommitted)
 	standing(t, r.Inquire, s.fence(), b, txn.StandingCommitted)
 	s.effect(t, r, b.Name, true)
@@ -88,10 +80,7 @@ func (s *suite) testOnePhase(t *testing.T) {
 // testOnePhaseFailed commits work of which a step had failed.
 func (s *suite) testOnePhaseFailed(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	one, ok := s.onePhaser(t, r)
-	if !ok {
-		return
-	}
+	one := s.onePhaser(t, r)
 	b := participant.Branch{Name: s.name()}
 	s.Begin(t, r, f, b.Name, keyOf(b.Name)).Fail(t)
 	for range 2 {
@@ -99,7 +88,7 @@ func (s *suite) testOnePhaseFailed(t *testing.T) {
 		s.effect(t, r, b.Name, false)
 	}
 	r = s.Crash(t, r)
-	one, _ = s.onePhaser(t, r)
+	one = s.onePhaser(t, r)
 	standing(t, one.CommitOnePhase, f, b, txn.StandingRolledBack)
 	standing(t, r.Inquire, s.fence(), b, txn.StandingRolledBack)
 	s.effect(t, r, b.Name, false)
@@ -109,9 +98,6 @@ func (s *suite) testOnePhaseFailed(t *testing.T) {
 // its end says the same of it again.
 func (s *suite) testOnePhaseLost(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	if _, ok := s.onePhaser(t, r); !ok {
-		return
-	}
 	crashed, abandoned, never := s.name(), s.name(), s.name()
 	w := s.Begin(t, r, f, crashed, keyOf(crashed))
 	r = s.Crash(t, r)
@@ -119,7 +105,7 @@ func (s *suite) testOnePhaseLost(t *testing.T) {
 	s.Begin(t, r, f, abandoned, keyOf(abandoned)).Abandon(t)
 	for what, name := range map[string]txn.Name{"crashed": crashed, "abandoned": abandoned,
 		"never begun": never} {
-		one, _ := s.onePhaser(t, r)
+		one := s.onePhaser(t, r)
 		b := participant.Branch{Name: name}
 		was := finding(t, one.CommitOnePhase, f, b)
 		if !s.unharmed(was.Standing) {
@@ -136,10 +122,7 @@ func (s *suite) testOnePhaseLost(t *testing.T) {
 // the vote and without.
 func (s *suite) testOnePhasePrepared(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	one, ok := s.onePhaser(t, r)
-	if !ok {
-		return
-	}
+	one := s.onePhaser(t, r)
 	b, bare := s.prepared(t, r, f), participant.Branch{Name: s.prepared(t, r, f).Name}
 	for _, b := range []participant.Branch{b, bare} {
 		for range 2 {
@@ -156,10 +139,7 @@ func (s *suite) testOnePhasePrepared(t *testing.T) {
 // it ended, and what it heard must stay true when the older epoch's call arrives.
 func (s *suite) testOnePhaseFenced(t *testing.T) {
 	r, old := s.open(t), s.fence()
-	one, ok := s.onePhaser(t, r)
-	if !ok {
-		return
-	}
+	one := s.onePhaser(t, r)
 	b := participant.Branch{Name: s.name()}
 	s.Begin(t, r, old, b.Name, keyOf(b.Name))
 	current := s.fence()
@@ -180,10 +160,7 @@ func (s *suite) testOnePhaseFenced(t *testing.T) {
 
 func (s *suite) testOnePhaseOtherLogs(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	one, ok := s.onePhaser(t, r)
-	if !ok {
-		return
-	}
+	one := s.onePhaser(t, r)
 	theirs := txn.Fence{Log: otherLog, Epoch: s.epoch, LSN: f.LSN}
 	s.seq++
 	b := participant.Branch{Name: txn.Name{Log: otherLog, Seq: s.seq, Branch: 1}}
@@ -204,10 +181,7 @@ func (s *suite) testOnePhaseOtherLogs(t *testing.T) {
 // another is at work.
 func (s *suite) testOnePhaseConcurrent(t *testing.T) {
 	r, f := s.open(t), s.fence()
-	one, ok := s.onePhaser(t, r)
-	if !ok {
-		return
-	}
+	one := s.onePhaser(t, r)
 	var batch []participant.Branch
 	for range 8 {
 		b := participant.Branch{Name: s.name()}

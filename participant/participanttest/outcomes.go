@@ -19,9 +19,10 @@ func (s *suite) testDescribe(t *testing.T) {
 	if got.Kind == "" || got.Identity.IsZero() {
 		t.Errorf("kind %q, identity %s", got.Kind, got.Identity)
 	}
-	if want := s.Traits.Proof == ProofEvidence; got.Evidence != want {
+	if want := s.Traits.Proof != ProofNone; got.Evidence != want {
 		t.Errorf("has evidence: %v, the traits say %v", got.Evidence, want)
 	}
+	s.report.Kind, s.report.Version = got.Kind, got.Version
 	for _, c := range got.Checks {
 		if c.What == "" || (c.Fix == "") != (c.Level == participant.LevelOK) {
 			t.Errorf("check %+v: needs a text, and a fix unless it is ok", c)
@@ -192,27 +193,25 @@ func (s *suite) testInquireShows(t *testing.T) {
 	}
 }
 
-func (s *suite) testResolvedByHand(commit bool) func(*testing.T) {
+func (s *suite) testResolvedByHand(t *testing.T, commit bool) {
 	ended, against := txn.StandingRolledBack, txn.StandingCommitted
 	if commit {
 		ended, against = against, ended
 	}
-	return func(t *testing.T) {
-		r, f := s.open(t), s.fence()
-		b := s.prepared(t, r, f)
-		s.Resolve(t, r, b.Name, commit)
-		s.effect(t, r, b.Name, commit)
-		for _, call := range []resourceCall{r.Inquire, r.Commit, r.Rollback} {
-			got := finding(t, call, f, b)
-			if got.Standing == against {
-				t.Errorf("a branch that was %v is told to be %v", ended, against)
-			}
-			if want := s.proven(b, ended); got.Standing != want {
-				t.Errorf("standing %v, want %v", got.Standing, want)
-			}
+	r, f := s.open(t), s.fence()
+	b := s.prepared(t, r, f)
+	s.Resolve(t, r, b.Name, commit)
+	s.effect(t, r, b.Name, commit)
+	for _, call := range []resourceCall{r.Inquire, r.Commit, r.Rollback} {
+		got := finding(t, call, f, b)
+		if got.Standing == against {
+			t.Errorf("a branch that was %v is told to be %v", ended, against)
 		}
-		s.effect(t, r, b.Name, commit)
+		if want := s.proven(b, ended); got.Standing != want {
+			t.Errorf("standing %v, want %v", got.Standing, want)
+		}
 	}
+	s.effect(t, r, b.Name, commit)
 }
 
 func (s *suite) testCrash(t *testing.T) {

@@ -18,67 +18,32 @@ const (
 // suite is one run over one resource. Its methods are the tests.
 type suite struct {
 	Harness
+	report *Report
 	// epoch and seq only rise, so that no test inherits fences or names of an earlier one.
 	epoch txn.Epoch
 	seq   txn.Seq
 }
 
-// Run holds a resource to the whole contract. It may be called once per resource: it assumes that
-// no branch of its logs was ever there.
-func Run(t *testing.T, h Harness) {
+// Run holds a resource to the whole contract and returns what it found; at the end of the test it
+// logs that as a table, which `go test -v` shows. It may be called once per resource: it assumes
+// that no branch of its logs was ever there.
+func Run(t *testing.T, h Harness) *Report {
 	t.Helper()
-	s := &suite{Harness: h}
-	for _, c := range []struct {
-		name string
-		test func(*testing.T)
-	}{
-		{"describe", s.testDescribe},
-		{"commit makes the effect visible, once", s.testCommit},
-		{"rollback leaves nothing", s.testRollback},
-		{"prepare is repeatable", s.testPrepareRepeated},
-		{"prepare of what never was is not Yes", s.testPrepareUnknown},
-		{"failed work is not Yes", s.testFailedWork},
-		{"abandoned work is not Yes", s.testAbandonedWork},
-		{"commit of what never was is no success", s.testFinishUnknown},
-		{"inquire changes nothing", s.testInquire},
-		{"inquire shows what it saw", s.testInquireShows},
-		{"list is complete and exact", s.testList},
-		{"other logs are not touched", s.testOtherLogs},
-		{"other owners are not touched", s.testOtherOwners},
-		{"a person rolled it back", s.testResolvedByHand(false)},
-		{"a person committed it", s.testResolvedByHand(true)},
-		{"an older epoch is fenced", s.testFenced},
-		{"a log that went backwards is refused", s.testRegression},
-		{"a newer epoch takes over", s.testTakeover},
-		{"prepared work survives a crash", s.testCrash},
-		{"answers are in order", s.testOrder},
-		{"concurrent calls have one effect", s.testConcurrent},
-		{"an ended context leaves a repeatable call", s.testContext},
-		{"limits are named", s.testLimits},
-		{"slices are not kept", s.testSlices},
-		{"a closed resource says so", s.testClosed},
-		{"one phase is told by the description", s.testOnePhaseDescribed},
-		{"one phase commits, once", s.testOnePhase},
-		{"one phase of failed work rolls back", s.testOnePhaseFailed},
-		{"one phase of lost work is no success", s.testOnePhaseLost},
-		{"one phase commits what is prepared", s.testOnePhasePrepared},
-		{"one phase of an older epoch is fenced", s.testOnePhaseFenced},
-		{"one phase of other logs is refused", s.testOnePhaseOtherLogs},
-		{"concurrent one phases have one effect", s.testOnePhaseConcurrent},
-		{"a delegate is told by the description", s.testDelegateDescribed},
-		{"a delegate without its marker never commits", s.testDelegateNever},
-		{"a delegate commits with its marker", s.testDelegateCommits},
-		{"a delegate that just commits is unknown", s.testDelegateUnderWay},
-		{"a delegate that crashes rolls back", s.testDelegateCrashed},
-		{"a delegate has one end", s.testDelegateRaces},
-		{"a delegate elsewhere is held", s.testDelegateHeld},
-		{"a delegate of another log is refused", s.testDelegateOtherLogs},
-		{"a delegate of an older epoch is fenced", s.testDelegateFenced},
-		{"a delegate's marker is listed until it is removed", s.testDelegateMarkers},
-		{"a delegate's limits are named", s.testDelegateLimits},
-	} {
-		t.Run(c.name, c.test)
+	report := &Report{Traits: h.Traits, Owners: h.Foreign != nil}
+	s := &suite{Harness: h, report: report}
+	t.Cleanup(func() { t.Log(report) })
+	for _, c := range Cases() {
+		test := func(t *testing.T) { c.test(s, t) }
+		switch {
+		case s.has(c.Needs):
+			report.ask(t, c.Name, Passed, test)
+		case c.Instead != "":
+			report.ask(t, c.Name, PassedInstead, test)
+		default:
+			report.Results = append(report.Results, Result{c.Name, NotAsked})
+		}
 	}
+	return report
 }
 
 // open opens an adapter that is closed at the test's end.
@@ -139,7 +104,11 @@ func (s *suite) preparedAs(
 	if v.Vote != txn.VoteYes {
 		t.Fatalf("ordinary work voted %v: %s", v.Vote, v.Reason)
 	}
-	if s.Traits.Proof == ProofEvidence && v.Evidence.IsZero() {
+	switch {
+	case v.Evidence.Identity.IsZero():
+		// No coordinator takes a Yes that does not say whose it is.
+		t.Error("a Yes came without an identity")
+	case s.Traits.Proof == ProofEvidence && v.Evidence.XID == 0:
 		t.Error("a Yes came without evidence")
 	}
 	return participant.Branch{Name: name, Evidence: v.Evidence}

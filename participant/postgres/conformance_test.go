@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/internal/conformance"
 	"github.com/gavel-tx/gavel/participant/participanttest"
 	"github.com/gavel-tx/gavel/participant/postgres"
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
@@ -15,7 +16,7 @@ import (
 // TestConformance runs the suite as a user's set-up would be run: the application prepares on its
 // own connection, the adapter is no superuser.
 func TestConformance(t *testing.T) {
-	participanttest.Run(t, participanttest.Harness{
+	conformance.Keep(t, "postgres", participanttest.Run(t, participanttest.Harness{
 		Open: func(t *testing.T) (participant.Resource, error) {
 			r, err := postgres.Open(t.Context(), config(srv))
 			if err != nil {
@@ -59,7 +60,7 @@ func TestConformance(t *testing.T) {
 		},
 		Traits: participanttest.Traits{Proof: participanttest.ProofEvidence, Shared: true,
 			Delegate: true, Undecided: true},
-	})
+	}))
 }
 
 // work is an application's session.

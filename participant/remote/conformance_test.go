@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/internal/conformance"
 	"github.com/gavel-tx/gavel/participant/kv"
 	"github.com/gavel-tx/gavel/participant/participanttest"
 	"github.com/gavel-tx/gavel/participant/remote"
@@ -31,14 +32,6 @@ type sidecar struct {
 }
 
 func (s *sidecar) Close() error { return s.close() }
-
-// Describe presents the store as the suite names things: evidence is what a caller brings along,
-// and a store proves by its own memory.
-func (s *sidecar) Describe(ctx context.Context) (participant.Description, error) {
-	d, err := s.Client.Describe(ctx)
-	d.Evidence = false
-	return d, err
-}
 
 // start runs a sidecar over the store in dir. Fences are kept by both the server and the store.
 func start(cfg kv.Config) (*sidecar, error) {
@@ -184,7 +177,7 @@ func TestConformance(t *testing.T) {
 	s.cfg = kv.Config{
 		Dir: t.TempDir(), Now: s.clock, IdleAfter: time.Minute, LockWait: time.Millisecond,
 	}
-	participanttest.Run(t, participanttest.Harness{
+	conformance.Keep(t, "remote", participanttest.Run(t, participanttest.Harness{
 		Open: func(*testing.T) (participant.Resource, error) {
 			r, err := start(s.cfg)
 			if err != nil {
@@ -212,5 +205,5 @@ func TestConformance(t *testing.T) {
 		Crash: s.crash,
 		Traits: participanttest.Traits{Proof: participanttest.ProofMemory, OnePhase: true,
 			Undecided: true},
-	})
+	}))
 }

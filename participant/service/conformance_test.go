@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/internal/conformance"
 	"github.com/gavel-tx/gavel/participant/service"
 	"github.com/gavel-tx/gavel/participant/service/boltjournal"
 	"github.com/gavel-tx/gavel/participant/service/servicetest"
@@ -17,7 +18,7 @@ import (
 // TestConformanceBeside is the suite over a service whose journal has a file of its own.
 func TestConformanceBeside(t *testing.T) {
 	d := newDisk()
-	servicetest.RunCrashing(t, func(dir string) (*servicetest.Instance, error) {
+	report := servicetest.RunCrashing(t, func(dir string) (*servicetest.Instance, error) {
 		o, err := tryOpen(service.Config{}, d, filepath.Join(dir, "journal"))
 		if err != nil {
 			return nil, err
@@ -41,6 +42,7 @@ func TestConformanceBeside(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	conformance.Keep(t, "boltjournal", report)
 }
 
 // shelf is a service in whose bbolt file the journal is. It looks at nothing before it writes, and
@@ -113,4 +115,6 @@ func openShelf(dir string) (*servicetest.Instance, error) {
 
 // TestConformanceWithin is the suite over a service that has the journal in its own file, with
 // methods that are not idempotent.
-func TestConformanceWithin(t *testing.T) { servicetest.Run(t, openShelf) }
+func TestConformanceWithin(t *testing.T) {
+	conformance.Keep(t, "boltjournal", servicetest.Run(t, openShelf))
+}

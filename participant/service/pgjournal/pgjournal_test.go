@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/internal/conformance"
 	"github.com/gavel-tx/gavel/participant/service"
 	"github.com/gavel-tx/gavel/participant/service/pgjournal"
 	"github.com/gavel-tx/gavel/participant/service/servicetest"
@@ -94,7 +95,7 @@ func openShelf(ctx context.Context, table string) (*servicetest.Instance, error)
 // whole server, in the middle of everything.
 func TestConformance(t *testing.T) {
 	ctx := context.Background()
-	servicetest.RunCrashing(t, func(string) (*servicetest.Instance, error) {
+	report := servicetest.RunCrashing(t, func(string) (*servicetest.Instance, error) {
 		return openShelf(ctx, "gavel_journal")
 	}, func(t *testing.T, i *servicetest.Instance) {
 		t.Helper()
@@ -103,6 +104,7 @@ func TestConformance(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	conformance.Keep(t, "pgjournal", report)
 }
 
 func open(t *testing.T, pool *pgxpool.Pool, table string) *pgjournal.Journal {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/participanttest"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -68,29 +69,50 @@ type cuts struct {
 	open  *resource
 }
 
+// Cases are those that this suite asks of a service besides participanttest's. They need no trait.
+func Cases() []participanttest.Case {
+	var all []participanttest.Case
+	for _, c := range cutCases() {
+		all = append(all, participanttest.Case{Name: c.name, Promise: "S14", Demands: c.demands})
+	}
+	return all
+}
+
+type cutCase struct {
+	name, demands string
+	one           func(*cuts, *testing.T, context.Context, func())
+}
+
+func cutCases() []cutCase {
+	return []cutCase{
+		{"a prepare that is cut off", "at each place where anybody looks at its context; then " +
+			"Yes as heard, or no work is left", (*cuts).cutPrepare},
+		{"a commit that is cut off", "likewise; then it is committed, once", (*cuts).cutCommit},
+		{"a rollback that is cut off", "likewise; then nothing is left, and what it held is free",
+			(*cuts).cutRollback},
+	}
+}
+
 // runCuts cuts each call off at each place, in a process that ends then and in one that goes on,
 // and repeats it as a coordinator would. In the end there is one effect or none, nothing is in
 // doubt, and what was let go can be had again.
-func (s *site) runCuts(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		one  func(*cuts, *testing.T, context.Context, func())
-	}{
-		{"a prepare that is cut off", (*cuts).cutPrepare},
-		{"a commit that is cut off", (*cuts).cutCommit},
-		{"a rollback that is cut off", (*cuts).cutRollback},
-	} {
-		for what, ends := range map[string]bool{"the process ends": true, "it goes on": false} {
-			t.Run(c.name+"/"+what, func(t *testing.T) {
-				s.epoch++
-				k := &cuts{site: s, fence: txn.Fence{Log: cutLog, Epoch: s.epoch, LSN: 1},
-					seq: txn.Seq(s.epoch) * maxLooks * 4}
-				k.reopen(t)
-				defer k.shut(t)
-				k.each(t, ends, c.one)
-			})
-		}
+func (s *site) runCuts(t *testing.T, report *participanttest.Report) {
+	for _, c := range cutCases() {
+		report.Ask(t, c.name, func(t *testing.T) {
+			for what, ends := range map[string]bool{"the process ends": true, "it goes on": false} {
+				t.Run(what, func(t *testing.T) { s.runCut(t, c, ends) })
+			}
+		})
 	}
+}
+
+func (s *site) runCut(t *testing.T, c cutCase, ends bool) {
+	s.epoch++
+	k := &cuts{site: s, fence: txn.Fence{Log: cutLog, Epoch: s.epoch, LSN: 1},
+		seq: txn.Seq(s.epoch) * maxLooks * 4}
+	k.reopen(t)
+	defer k.shut(t)
+	k.each(t, ends, c.one)
 }
 
 // each runs a test with longer and longer fuses, until one is left over. The longer they are, the

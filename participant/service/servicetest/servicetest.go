@@ -42,8 +42,8 @@ type Instance struct {
 // while another process has the store open, after a second or so.
 type Opener func(dir string) (*Instance, error)
 
-// Run runs the suite on a fresh store.
-func Run(t *testing.T, open Opener) {
+// Run runs the suite on a fresh store and returns what it found.
+func Run(t *testing.T, open Opener) *participanttest.Report {
 	t.Helper()
 	root := t.TempDir()
 	s := &site{open: open, dir: filepath.Join(root, "0")}
@@ -61,20 +61,22 @@ func Run(t *testing.T, open Opener) {
 		}
 		s.dir = next
 	}
-	s.run(t)
+	return s.run(t)
 }
 
 // RunCrashing is Run for a service whose store is not, or not only, in a directory: crash has to
 // end the instance without any warning, and with it its hold on the store. The next call of open
 // must find what was durable. The suite does not use the instance again, nor close it.
-func RunCrashing(t *testing.T, open Opener, crash func(t *testing.T, i *Instance)) {
+func RunCrashing(
+	t *testing.T, open Opener, crash func(t *testing.T, i *Instance),
+) *participanttest.Report {
 	t.Helper()
-	(&site{open: open, dir: t.TempDir(), crash: crash, ends: true}).run(t)
+	return (&site{open: open, dir: t.TempDir(), crash: crash, ends: true}).run(t)
 }
 
-func (s *site) run(t *testing.T) {
+func (s *site) run(t *testing.T) *participanttest.Report {
 	t.Helper()
-	participanttest.Run(t, participanttest.Harness{
+	report := participanttest.Run(t, participanttest.Harness{
 		Open:    s.opened,
 		Begin:   s.begin,
 		Effect:  effect,
@@ -82,7 +84,8 @@ func (s *site) run(t *testing.T) {
 		Crash:   s.crashed,
 		Traits:  participanttest.Traits{Proof: participanttest.ProofMemory, Undecided: true},
 	})
-	s.runCuts(t)
+	s.runCuts(t, report)
+	return report
 }
 
 // site is the store of the suite and how to get at it.
@@ -104,14 +107,6 @@ type resource struct {
 
 	mu     sync.Mutex
 	closed bool
-}
-
-// Describe presents the service as the suite names things: evidence is what a caller brings along,
-// and a journal proves by its own memory.
-func (r *resource) Describe(ctx context.Context) (participant.Description, error) {
-	d, err := r.Resource.Describe(ctx)
-	d.Evidence = false
-	return d, err
 }
 
 // Close closes the instance, once.

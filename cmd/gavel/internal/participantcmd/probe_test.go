@@ -26,7 +26,8 @@ func (p *patient) Describe(ctx context.Context) (participant.Description, error)
 	if ctx.Err() != nil {
 		return participant.Description{}, ctx.Err()
 	}
-	return participant.Description{Kind: "kv", Version: "1", Evidence: !p.blind, Checks: p.checks}, p.err
+	return participant.Description{Kind: "kv", Version: "1", Evidence: !p.blind,
+		Checks: p.checks}, p.err
 }
 
 // TestProbe: one that is well is asked seldom, one that is not well often, and a prober that hung
