@@ -205,6 +205,9 @@ func (b *branch) run(v view, sequence uint64, ops []Op) ([]Entry, error) {
 		}
 		answer[i] = entry
 	}
+	if err := b.charge(r.bytes + sizeOf(answer)); err != nil {
+		return nil, err
+	}
 	b.reads, b.writes, b.bytes = r.reads, r.writes, r.bytes
 	b.sequence, b.answer = sequence, cloneEntries(answer)
 	return answer, nil
@@ -293,6 +296,15 @@ func (r *runner) grow(n int) error {
 			MaxBranchBytes)
 	}
 	return nil
+}
+
+// sizeOf is what entries take, in bytes.
+func sizeOf(entries []Entry) int {
+	n := 0
+	for _, e := range entries {
+		n += len(e.Key) + len(e.Value)
+	}
+	return n
 }
 
 func cloneEntries(in []Entry) []Entry {

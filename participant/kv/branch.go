@@ -32,6 +32,8 @@ type branch struct {
 	reads  map[string]uint64
 	writes map[string]write
 	bytes  int
+	// charge accounts for what the branch keeps in memory, or refuses it.
+	charge func(bytes int) error
 	// closed: a prepare or rollback has seen the branch. What it saw stays as it is.
 	closed bool
 	// vote is set once the branch has ended without being prepared.
@@ -57,6 +59,8 @@ type branches struct {
 	byKey map[txn.Name]*list.Element
 	// idle is in the order of the last use, the longest unused first. Its elements are *used.
 	idle *list.List
+	// bytes is the sum of what the branches are charged.
+	bytes int
 	// votes is bounded; order has its names, the oldest first.
 	votes map[txn.Name]participant.Vote
 	order []txn.Name
@@ -65,6 +69,7 @@ type branches struct {
 type used struct {
 	branch *branch
 	at     time.Time
+	bytes  int
 }
 
 func newBranches(cfg Config) *branches {
@@ -110,8 +115,32 @@ func (s *branches) use(n txn.Name, epoch txn.Epoch, first bool) (*branch, error)
 			"%d branches are unprepared, and no more are allowed", s.cfg.MaxBranches)
 	}
 	b := &branch{name: n, epoch: epoch, reads: map[string]uint64{}, writes: map[string]write{}}
+	b.charge = func(bytes int) error { return s.charge(b, bytes) }
 	s.byKey[n] = s.idle.PushBack(&used{branch: b, at: s.cfg.Now()})
 	return b, nil
+}
+
+// charge sets what a branch keeps in memory. One that was dropped meanwhile keeps nothing: its call
+// is the last to see it.
+func (s *branches) charge(b *branch, bytes int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.byKey[b.name]
+	if e == nil || e.Value.(*used).branch != b {
+		return nil
+	}
+	u := e.Value.(*used)
+	grows, most := bytes-u.bytes, s.cfg.MaxWorkingBytes
+	if s.bytes+grows > most {
+		s.expire()
+	}
+	if s.bytes+grows > most {
+		return txn.Refusef(txn.ReasonOverloaded, "", "unprepared branches have %d bytes of work, "+
+			"%d more are wanted, and %d are allowed; commit or roll back some, and run this one "+
+			"again", s.bytes, grows, most)
+	}
+	s.bytes, u.bytes = s.bytes+grows, bytes
+	return nil
 }
 
 // expire drops branches that nobody has used for long. Their next call finds nothing.
@@ -123,6 +152,7 @@ func (s *branches) expire() {
 }
 
 func (s *branches) remove(e *list.Element) {
+	s.bytes -= e.Value.(*used).bytes
 	delete(s.byKey, e.Value.(*used).branch.name)
 	s.idle.Remove(e)
 }

@@ -29,6 +29,13 @@
 // are held when the last branch has prepared. Get, outside of branches, reads what is committed,
 // in-doubt keys included.
 //
+// # What is bounded
+//
+// Everything: a key, a value, a call and a branch (the constants), and the branches, the memory and
+// the file ([Config]). A file that holds Config.MaxBytes is full: branches that would make it
+// larger vote no, and all others go on, since a commit cannot be refused any more. docs/KV.md has
+// the table, and what to do about a file that is mostly empty, about backups and restored copies.
+//
 // # What is on disk
 //
 // One bbolt file, kv.db, with these buckets; integers are big endian.
@@ -45,6 +52,10 @@
 //	                                   room (8), or forgotten on request (8); log 0: every log
 //
 // A file of format 1, which has no horizon, is read on as one whose ends may all have been dropped.
+//
+// A compaction ([Compact]) writes the same anew, without free pages, as kv.db.compact, and renames
+// it. Opening the store syncs the directory before anything else is done, so that the new file does
+// not give way to the old one after somebody has written to it.
 //
 // Every change of a branch is one bbolt transaction, durable when the call returns; changes that
 // arrive together share one, and its fsync. If that fails the store is failed for good and

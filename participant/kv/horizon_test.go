@@ -17,7 +17,7 @@ import (
 func damage(t *testing.T, s *Store, bucket, key string) {
 	t.Helper()
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		return view{tx}.bucket(bucket).Put([]byte(key), []byte("damaged"))
+		return viewOf(tx).bucket(bucket).Put([]byte(key), []byte("damaged"))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestUnreadableName(t *testing.T) {
 	s := open(t, Config{MaxFinished: 1})
 	onePhase(t, s, name(1), put("k", "1"))
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		v := view{tx}
+		v := viewOf(tx)
 		e := ended{end: endCommitted}
 		return errors.Join(v.add("finished", "not a name", e.encode()),
 			v.bucket("finished-order").Put(orderKey(0), []byte("not a name")))

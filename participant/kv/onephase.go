@@ -82,6 +82,9 @@ func (s *Store) commitLive(v view, name string, b *branch) (participant.Finding,
 			Vote: txn.VoteNo, Reason: why, SQLState: conflictState,
 		}))
 	}
+	if why := s.crowded(v, b); why != "" {
+		return s.endAsVoted(v, name, b.end(full(why)))
+	}
 	b.closed = true
 	at, err := v.tick()
 	if err != nil {

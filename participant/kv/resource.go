@@ -194,6 +194,9 @@ func (s *Store) prepareLive(v view, name string, b *branch) (participant.Vote, e
 		return b.end(participant.Vote{Vote: txn.VoteNo, Reason: fmt.Sprintf(
 			"%d branches are prepared, and no more are allowed", s.cfg.MaxPrepared)}), nil
 	}
+	if why := s.crowded(v, b); why != "" {
+		return b.end(full(why)), nil
+	}
 	b.closed = true
 	r := b.record()
 	r.at = s.cfg.Now()

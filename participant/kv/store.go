@@ -45,6 +45,15 @@ type Config struct {
 	MaxPrepared int
 	// MaxBranches bounds the branches that are not prepared yet. Defaults to 10,000.
 	MaxBranches int
+	// MaxWorkingBytes bounds the keys and values of the branches that are not prepared, and their
+	// last answers, all together; they are in memory. Beyond it Apply is refused. Defaults to
+	// 256 MiB.
+	MaxWorkingBytes int
+	// MaxBytes bounds what the file holds, in bytes; free pages do not count. Beyond it branches
+	// that would make the store larger vote no. What is being committed is never refused, so that
+	// the file can exceed it by what one group of branches adds, and by what is prepared. Defaults
+	// to 4 GiB.
+	MaxBytes int64
 	// MaxFinished bounds the finished branches whose end is remembered. Defaults to 100,000.
 	MaxFinished int
 	// MaxRefused bounds the remembered branches that were rolled back before they were prepared.
@@ -65,6 +74,8 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	fill(&c.MaxPrepared, 10_000)
 	fill(&c.MaxBranches, 10_000)
+	fill(&c.MaxWorkingBytes, 256<<20)
+	fill(&c.MaxBytes, 4<<30)
 	fill(&c.MaxFinished, 100_000)
 	fill(&c.MaxRefused, 10_000)
 	fill(&c.RefusedAge, 24*time.Hour)
@@ -76,7 +87,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func fill[T int | time.Duration](field *T, value T) {
+func fill[T int | int64 | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
 	}
@@ -90,6 +101,7 @@ func (c Config) Validate() error {
 	}
 	for name, n := range map[string]int64{
 		"MaxPrepared": int64(c.MaxPrepared), "MaxBranches": int64(c.MaxBranches),
+		"MaxWorkingBytes": int64(c.MaxWorkingBytes), "MaxBytes": c.MaxBytes,
 		"MaxFinished": int64(c.MaxFinished), "MaxRefused": int64(c.MaxRefused),
 		"RefusedAge": int64(c.RefusedAge), "IdleAfter": int64(c.IdleAfter),
 		"LockWait": int64(c.LockWait),
@@ -135,10 +147,8 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("kv: make %s: %w", cfg.Dir, err)
 	}
-	path := filepath.Join(cfg.Dir, "kv.db")
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: cfg.LockWait, FreelistType: bbolt.FreelistMapType,
-	})
+	path := filepath.Join(cfg.Dir, fileName)
+	db, err := openFile(path, cfg.LockWait, os.OpenFile)
 	if err != nil {
 		return nil, fmt.Errorf("kv: open %s: %w", path, err)
 	}
@@ -151,9 +161,14 @@ func Open(cfg Config) (*Store, error) {
 }
 
 // prepareFile makes what is missing in the file, and its name durable: a file that bbolt has just
-// made may otherwise be gone after a power cut, with everything that was prepared in it.
+// made, or a compaction has renamed, may otherwise be gone after a power cut, with everything that
+// was prepared in it.
 func (s *Store) prepareFile() error {
 	if err := s.db.Update(s.makeBuckets); err != nil {
+		return err
+	}
+	// With the lock in hand no compaction is under way: this one did not end.
+	if err := removeIfThere(filepath.Join(s.cfg.Dir, compactName)); err != nil {
 		return err
 	}
 	for _, dir := range []string{s.cfg.Dir, filepath.Dir(filepath.Clean(s.cfg.Dir))} {
@@ -180,7 +195,7 @@ func (s *Store) makeBuckets(tx *bbolt.Tx) error {
 			return err
 		}
 	case bytes.Equal(got, []byte{firstFormat}):
-		if err := upgrade(view{tx}); err != nil {
+		if err := upgrade(viewOf(tx)); err != nil {
 			return err
 		}
 	case len(got) != 1 || got[0] != format:
@@ -238,8 +253,9 @@ func (s *Store) Describe(ctx context.Context) (participant.Description, error) {
 		Kind: "kv", Version: fmt.Sprintf("format %d", format), Identity: s.identity,
 		Limit: s.cfg.MaxPrepared, Evidence: true,
 	}
+	var sizes []participant.Check
 	err := s.view(ctx, func(v view) error {
-		d.Position, d.Used = v.position(), v.count("prepared")
+		d.Position, d.Used, sizes = v.position(), v.count("prepared"), s.sizeChecks(v)
 		all, err := v.horizonEntry(everyLog)
 		// A store of the first format can prove no absence, and a lost answer would need a person.
 		d.OnePhase = all.forgotten < txn.MaxSeq
@@ -258,7 +274,7 @@ func (s *Store) Describe(ctx context.Context) (participant.Description, error) {
 		check.Level = participant.LevelWarn
 		check.Fix = "raise MaxPrepared, or look for branches that nobody finishes"
 	}
-	d.Checks = []participant.Check{check}
+	d.Checks = append([]participant.Check{check}, sizes...)
 	return d, nil
 }
 
@@ -271,7 +287,7 @@ func (s *Store) view(ctx context.Context, f func(view) error) error {
 	if err := s.writer.err(); err != nil {
 		return err
 	}
-	err := s.db.View(func(tx *bbolt.Tx) error { return f(view{tx}) })
+	err := s.db.View(func(tx *bbolt.Tx) error { return f(viewOf(tx)) })
 	if errors.Is(err, bbolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed
 	}

@@ -14,7 +14,13 @@ import (
 
 // view is the file at one moment, within a bbolt transaction. Its writing methods need a writable
 // one. Byte slices that it returns live as long as the transaction.
-type view struct{ tx *bbolt.Tx }
+type view struct {
+	tx *bbolt.Tx
+	// promised are the bytes for which branches have been given room in this transaction.
+	promised *int64
+}
+
+func viewOf(tx *bbolt.Tx) view { return view{tx: tx, promised: new(int64)} }
 
 func (v view) bucket(name string) *bbolt.Bucket { return v.tx.Bucket([]byte(name)) }
 
@@ -73,8 +79,15 @@ func (v view) judge(f txn.Fence, hello bool) (next txn.Fence, raised bool, err e
 	if err != nil {
 		return txn.Fence{}, false, err
 	}
-	next, err = fence.Judge(seen, f, hello)
-	return next, next.Epoch != seen.Epoch, err
+	if next, err = fence.Judge(seen, f, hello); err != nil {
+		return txn.Fence{}, false, err
+	}
+	if seen == (txn.Fence{}) && v.bucket("fences").Stats().KeyN >= MaxLogs {
+		return txn.Fence{}, false, txn.Refusef(txn.ReasonOverloaded, "fence.log_id",
+			"the store remembers %d logs already, and no more are allowed; give this one a store "+
+				"of its own", MaxLogs)
+	}
+	return next, next.Epoch != seen.Epoch, nil
 }
 
 func (v view) remember(f txn.Fence) error {
@@ -89,18 +102,21 @@ func (v view) read(key string) (version uint64, value []byte, err error) {
 	switch {
 	case b == nil:
 		return 0, nil, nil
-	case len(b) < 8:
+	case len(b) < versionLen:
 		return 0, nil, fmt.Errorf("the value of key %.64q is damaged", key)
 	}
-	return binary.BigEndian.Uint64(b), b[8:], nil
+	return binary.BigEndian.Uint64(b), b[versionLen:], nil
 }
+
+// versionLen is what a value has in front of it.
+const versionLen = 8
 
 // put commits a write at a point of the history.
 func (v view) put(w write, version uint64) error {
 	if w.deleted {
 		return v.bucket("data").Delete([]byte(w.key))
 	}
-	value := binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(w.value)), version)
+	value := binary.BigEndian.AppendUint64(make([]byte, 0, versionLen+len(w.value)), version)
 	return v.bucket("data").Put([]byte(w.key), append(value, w.value...))
 }
 

@@ -165,8 +165,9 @@ func (w *writer) commit(group []change) (applied bool, err error) {
 	}
 	err = w.update(func(tx *bbolt.Tx) error {
 		applied = false
+		v := viewOf(tx)
 		for _, c := range group {
-			if err := c.apply(view{tx}); err != nil {
+			if err := c.apply(v); err != nil {
 				return fmt.Errorf("kv: %w", err)
 			}
 		}

@@ -122,7 +122,7 @@ func testDamageFailsAlone(t *testing.T) {
 	prepared(t, s, name(1), put("a", "1"))
 	e := prepared(t, s, name(2), put("b", "1"))
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		return view{tx}.bucket("prepared").Put([]byte(name(1).String()), []byte("damaged"))
+		return viewOf(tx).bucket("prepared").Put([]byte(name(1).String()), []byte("damaged"))
 	})
 	if err != nil {
 		t.Fatal(err)

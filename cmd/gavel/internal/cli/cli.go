@@ -17,6 +17,7 @@ import (
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/demo"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/guess"
+	"github.com/gavel-tx/gavel/cmd/gavel/internal/kvcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/logcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/markercmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/participantcmd"
@@ -80,7 +81,7 @@ all of it or none of it, whatever crashes.`,
 	add(root, "start", demo.Command(io), coordinatorcmd.Command(io), participantcmd.Command(io),
 		markercmd.Command(io))
 	add(root, "use", txcmd.Command(io))
-	add(root, "repair", recovercmd.Command(io), logcmd.Command(io))
+	add(root, "repair", recovercmd.Command(io), logcmd.Command(io), kvcmd.Command(io))
 	add(root, "measure", benchcmd.Command(io))
 	root.AddCommand(versionCommand(io), exitCodes())
 	root.SetFlagErrorFunc(flagError)

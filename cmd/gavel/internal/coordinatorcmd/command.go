@@ -31,7 +31,7 @@ The log is made once, by "gavel log init DIR". Resources are given as NAME=URL:
   grpc://HOST:PORT      a participant (gavel participant) next to a database
   postgres://...        a PostgreSQL database; ?gavel_owner_role=ROLE names the role that owns
                         prepared branches
-  kv:DIR                an embedded key-value store
+  kv:DIR                an embedded key-value store; kv:DIR?max_size=8GiB
 
 --check connects to every resource, says what it finds with a fix for each fault, and exits 0
 or 1 without serving.`

@@ -31,6 +31,7 @@ type options struct {
 	name, postgres, kv string
 	owner              string
 	grpc, http, data   string
+	kvMax              ui.Size
 	drain              time.Duration
 	secure             settings.Secure
 	log                settings.Log
@@ -58,6 +59,7 @@ func Command(io ui.IO) *cobra.Command {
 		"file:PATH that holds it")
 	fs.StringVar(&o.owner, "owner-role", "", "`ROLE` that owns prepared branches in PostgreSQL")
 	fs.StringVar(&o.kv, "kv", "", "`DIR` of an embedded key-value store")
+	fs.Var(&o.kvMax, "kv-max-size", "`SIZE` of what the store may hold, 4GiB by default")
 	fs.StringVar(&o.data, "data", "", "`DIR` of what a participant must not forget")
 	fs.StringVar(&o.grpc, "grpc", "127.0.0.1:7450", "`ADDR` that coordinators call")
 	fs.StringVar(&o.http, "http", "127.0.0.1:7451", "`ADDR` of /metrics, /livez and /readyz")
@@ -78,6 +80,9 @@ func (o options) validate() error {
 	if (o.postgres == "") == (o.kv == "") {
 		return exit.Usagef("Give --postgres env:NAME or --kv DIR.",
 			"a participant speaks for one resource: --postgres or --kv")
+	}
+	if o.postgres != "" && o.kvMax != 0 {
+		return exit.Usagef("Leave it out.", "--kv-max-size is for a store, and this is a database")
 	}
 	if o.postgres != "" && o.data == "" {
 		return exit.Usagef("Give --data DIR, on a disk as durable as the database's.",
@@ -137,7 +142,8 @@ func (o options) maxMessage() int {
 func (o options) open(ctx context.Context, io ui.IO, log *slog.Logger) (resource.Opened, error) {
 	opts := resource.Options{Logger: log}
 	if o.kv != "" {
-		return resource.Open(ctx, o.name, resource.Target{Kind: resource.KindKV, Dir: o.kv}, opts)
+		return resource.Open(ctx, o.name, resource.Target{Kind: resource.KindKV, Dir: o.kv,
+			MaxBytes: int64(o.kvMax)}, opts)
 	}
 	text, err := resource.Source{Getenv: io.Getenv}.Lookup(o.postgres)
 	if err != nil {

@@ -70,6 +70,17 @@ func TestKV(t *testing.T) {
 	s.Stop(t).Want(t, exit.OK, "participant", "stock  kv:"+dir)
 }
 
+// TestAFullStore is ready, since what is prepared in it must end, and says what to do.
+func TestAFullStore(t *testing.T) {
+	s := clitest.Start(t, "participant", "--name", "stock", "--kv", t.TempDir(),
+		"--kv-max-size", "1KiB")
+	code, body := get(t, "http://"+s.HTTP+"/readyz?verbose")
+	if code != 200 || !strings.Contains(body, "in use") || !strings.Contains(body, "delete keys") {
+		t.Errorf("%d %s", code, body)
+	}
+	s.Stop(t).Want(t, exit.OK)
+}
+
 // TestFencesOutliveTheProcess: a coordinator that was replaced stays so after a restart.
 func TestFencesOutliveTheProcess(t *testing.T) {
 	dir, data := t.TempDir(), filepath.Join(t.TempDir(), "data")
@@ -134,6 +145,8 @@ func TestUsage(t *testing.T) {
 		{"--name", "a", "--postgres", "env:BANK", "--data", dir},
 		{"--name", "a", "--postgres", "mysql://x", "--data", dir},
 		{"--name", "a", "--kv", dir, "--log-level", "loud"},
+		{"--name", "a", "--kv", dir, "--kv-max-size", "5"},
+		{"--name", "a", "--postgres", "env:X", "--data", dir, "--kv-max-size", "5GiB"},
 	} {
 		args = append([]string{"participant", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"},
 			args...)

@@ -4,7 +4,7 @@
 //	  ?gavel_owner_role=R   the role that owns prepared branches there
 //	mysql://USER@HOST/DB    a MariaDB database, reached from this process; MySQL is experimental
 //	grpc://HOST:PORT        a participant: the sidecar of a database, or a service
-//	kv:DIR                  an embedded key-value store in DIR
+//	kv:DIR                  an embedded key-value store in DIR; kv:DIR?max_size=8GiB limits it
 //	env:NAME                one of the above, held by an environment variable
 //	file:PATH               one of the above, held by a file
 //
@@ -29,6 +29,7 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
+	"github.com/gavel-tx/gavel/cmd/gavel/internal/ui"
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/participant/kv"
 	"github.com/gavel-tx/gavel/participant/mysql"
@@ -52,6 +53,9 @@ const maxFile = 16 << 10
 // ownerParam is the part of a postgres URL that is ours and not the driver's.
 const ownerParam = "gavel_owner_role"
 
+// sizeParam is what a kv URL may say besides the directory.
+const sizeParam = "max_size"
+
 // Target is a parsed URL. It prints without secrets.
 type Target struct {
 	Kind string
@@ -59,8 +63,10 @@ type Target struct {
 	DSN string
 	// OwnerRole owns prepared branches; only for postgres.
 	OwnerRole string
-	// Dir is the directory of a key-value store.
-	Dir string
+	// Dir is the directory of a key-value store, and MaxBytes what its file may hold. 0: as the
+	// store has it by default.
+	Dir      string
+	MaxBytes int64
 	// Addr is the address of a participant; for mysql the URL without its secrets.
 	Addr string
 }
@@ -152,10 +158,7 @@ func Parse(text string) (Target, error) {
 	case "mysql", "mariadb":
 		return parseMySQL(text)
 	case "kv":
-		if rest == "" {
-			return Target{}, badURL("kv: needs a directory")
-		}
-		return Target{Kind: KindKV, Dir: rest}, nil
+		return parseKV(rest)
 	case "grpc":
 		addr := strings.TrimPrefix(rest, "//")
 		if !strings.HasPrefix(rest, "//") || addr == "" || strings.ContainsAny(addr, "/@?#") {
@@ -164,6 +167,28 @@ func Parse(text string) (Target, error) {
 		return Target{Kind: KindGRPC, Addr: addr}, nil
 	}
 	return Target{}, badURL("the URL begins with none of postgres://, mysql://, grpc://, kv:")
+}
+
+// parseKV reads DIR or DIR?max_size=SIZE.
+func parseKV(rest string) (Target, error) {
+	dir, query, limited := strings.Cut(rest, "?")
+	if dir == "" {
+		return Target{}, badURL("kv: needs a directory")
+	}
+	t := Target{Kind: KindKV, Dir: dir}
+	if !limited {
+		return t, nil
+	}
+	text, ok := strings.CutPrefix(query, sizeParam+"=")
+	if !ok {
+		return Target{}, badURL("behind the ? of kv: there is %s=SIZE and nothing else", sizeParam)
+	}
+	var size ui.Size
+	if err := size.Set(text); err != nil {
+		return Target{}, badURL("%s: %v", sizeParam, err)
+	}
+	t.MaxBytes = int64(size)
+	return t, nil
 }
 
 func badURL(format string, args ...any) error {
@@ -303,13 +328,22 @@ func Open(ctx context.Context, name string, t Target, o Options) (Opened, error)
 // openKV refuses, and does not merely fail, where a store is in use: two processes on one store
 // would each believe that it remembers everything.
 func openKV(t Target) (participant.Resource, error) {
-	store, err := kv.Open(kv.Config{Dir: t.Dir})
-	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return nil, &exit.Error{Code: exit.Refused, Err: err, Data: "Nothing was changed.",
-			What: fmt.Sprintf("the store in %s is in use by another process", t.Dir),
-			Do:   "Stop that process, or reach the store through it: grpc://HOST:PORT."}
+	store, err := kv.Open(kv.Config{Dir: t.Dir, MaxBytes: t.MaxBytes})
+	if err != nil {
+		return nil, InUse(t.Dir, err,
+			"Stop that process, or reach the store through it: grpc://HOST:PORT.")
 	}
-	return store, err
+	return store, nil
+}
+
+// InUse turns the error of a store that another process has open into one that says so, and what to
+// do. It leaves others as they are.
+func InUse(dir string, err error, do string) error {
+	if !errors.Is(err, bbolterrors.ErrTimeout) {
+		return err
+	}
+	return &exit.Error{Code: exit.Refused, Err: err, Data: "Nothing was changed.", Do: do,
+		What: fmt.Sprintf("the store in %s is in use by another process", dir)}
 }
 
 func openRemote(name string, t Target, o Options) (participant.Resource, error) {

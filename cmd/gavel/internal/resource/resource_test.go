@@ -51,6 +51,7 @@ func TestParse(t *testing.T) {
 		want resource.Target
 	}{
 		{"kv:/var/lib/x", resource.Target{Kind: "kv", Dir: "/var/lib/x"}},
+		{"kv:/x?max_size=8GiB", resource.Target{Kind: "kv", Dir: "/x", MaxBytes: 8 << 30}},
 		{"kv:rel", resource.Target{Kind: "kv", Dir: "rel"}},
 		{"grpc://host:7450", resource.Target{Kind: "grpc", Addr: "host:7450"}},
 		{"grpc://[::1]:7450", resource.Target{Kind: "grpc", Addr: "[::1]:7450"}},
@@ -70,7 +71,8 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %#v, %v", c.text, got, err)
 		}
 	}
-	for _, bad := range []string{"", "kv:", "grpc:host", "grpc://", "grpc://u:" + secret + "@h:1",
+	for _, bad := range []string{"", "kv:", "kv:?max_size=1B", "kv:/x?", "kv:/x?max=1B",
+		"kv:/x?max_size=0B", "grpc:host", "grpc://", "grpc://u:" + secret + "@h:1",
 		"grpc://h:1/x", "mysql://u:" + secret + "@h", "mysql://u:" + secret + "@h:port/d",
 		"mysql:u:" + secret, "mysql://u:" + secret + "@h/d?timeout=" + secret,
 		"sqlite://u:" + secret + "@h/d", "postgres://u:" + secret + "@h:port/d",

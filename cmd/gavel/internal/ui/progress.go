@@ -96,16 +96,3 @@ func (u Unit) text(n int64) string {
 	}
 	return fmt.Sprint(n)
 }
-
-// SizeText is a number of bytes for people, e.g. "64.0 MiB".
-func SizeText(n int64) string {
-	size, units := float64(n), []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	i := 0
-	for size >= 1024 && i < len(units)-1 {
-		size, i = size/1024, i+1
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", size, units[i])
-}

@@ -156,6 +156,30 @@ func TestSizeText(t *testing.T) {
 	}
 }
 
+// TestSize: what is given is taken to the byte, and shown as it can be given again.
+func TestSize(t *testing.T) {
+	for text, want := range map[string]int64{"1B": 1, "1023KiB": 1023 << 10, "512 MiB": 512 << 20,
+		"4GiB": 4 << 30, "2TiB": 2 << 40, "9223372036854775807B": 1<<63 - 1} {
+		var s, again Size
+		if err := s.Set(text); err != nil || int64(s) != want {
+			t.Errorf("%s: %d, %v", text, s, err)
+		}
+		if err := again.Set(s.String()); err != nil || again != s {
+			t.Errorf("%s is shown as %s", text, s.String())
+		}
+	}
+	for _, bad := range []string{"", "B", "0B", "-1B", "1", "1KB", "1.5GiB", "x", "1 GiB B",
+		"9007199254740992KiB", "9223372036854775808B"} {
+		s := Size(7)
+		if err := s.Set(bad); err == nil || s != 7 || !strings.Contains(err.Error(), "512MiB") {
+			t.Errorf("%q: %d, %v", bad, s, err)
+		}
+	}
+	if none := Size(0); none.String() != "" {
+		t.Error(none.String())
+	}
+}
+
 // TestProcess: the real streams.
 func TestProcess(t *testing.T) {
 	if io := Process(); io.Out == nil || io.Err == nil || io.Getenv == nil || io.Now == nil {
