@@ -73,6 +73,7 @@ const (
 	FoundReader
 )
 
+// String is the word for the finding in messages.
 func (f Finding) String() string {
 	return [...]string{"failed", "writer", "reader"}[f]
 }

@@ -27,6 +27,7 @@ type CallError struct {
 	Err error
 }
 
+// Error says why the call takes the transaction with it.
 func (e *CallError) Error() string {
 	reason := e.Reason
 	switch {

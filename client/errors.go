@@ -51,6 +51,7 @@ type AbortedError struct {
 	Err error
 }
 
+// Error says why it was rolled back, where, and that nothing of it remains.
 func (e *AbortedError) Error() string {
 	var b strings.Builder
 	b.WriteString("client: transaction")
@@ -88,6 +89,7 @@ type InDoubtError struct {
 	Err error
 }
 
+// Error says whose outcome is unknown, and that it may have committed.
 func (e *InDoubtError) Error() string {
 	who := "transaction " + e.ID.String()
 	if e.ID.IsZero() {
@@ -108,6 +110,7 @@ type HeuristicError struct {
 	Result txn.Result
 }
 
+// Error says how the transaction ended, and that a person must look at the data.
 func (e *HeuristicError) Error() string {
 	return fmt.Sprintf("client: transaction %s ended as %s: %s; a person must look at the data",
 		e.Result.ID, e.Result.Outcome, e.Result.Reason)

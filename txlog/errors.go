@@ -48,6 +48,7 @@ type CorruptionError struct {
 	Err error
 }
 
+// Error names the file and the byte, and the place in the log where it has one.
 func (e *CorruptionError) Error() string {
 	if e.LSN != 0 {
 		return fmt.Sprintf("txlog: %s is damaged at byte %d (LSN %d): %v",
@@ -67,6 +68,7 @@ type LockedError struct {
 	PID  int
 }
 
+// Error names the process that has the log open, if that is known.
 func (e *LockedError) Error() string {
 	if e.PID == 0 {
 		return fmt.Sprintf("txlog: %s is in use by another process", e.Dir)
@@ -81,6 +83,7 @@ type CopyError struct {
 	Dir string
 }
 
+// Error says what a copy may not know, and how it becomes a log of its own.
 func (e *CopyError) Error() string {
 	return fmt.Sprintf("txlog: %s is a copy of a log (it was restored, or moved between file "+
 		"systems); what it does not know may have happened; `gavel log adopt %s` gives it a log "+
@@ -92,6 +95,7 @@ type VersionError struct {
 	Found uint32
 }
 
+// Error says which version wrote the log and which one this program knows.
 func (e *VersionError) Error() string {
 	return fmt.Sprintf("txlog: the log has format version %d; this program knows version %d",
 		e.Found, Version)

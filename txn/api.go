@@ -226,6 +226,7 @@ type Refusal struct {
 	Effect string
 }
 
+// Error says which field is meant, what happened, and what it means for the data.
 func (e *Refusal) Error() string {
 	effect := e.Effect
 	if effect == "" {

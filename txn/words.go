@@ -182,10 +182,12 @@ const (
 	AckDecided
 )
 
+// String is the word for the vote in JSON, journals and tables; INVALID(n) is none of ours.
 func (v Vote) String() string {
 	return word(int(v), "UNKNOWN", "YES", "NO", "READ_ONLY", "COMMITTED")
 }
 
+// String is the word for the standing, as adapters' answers are shown.
 func (s Standing) String() string {
 	return word(
 		int(s),
@@ -199,6 +201,7 @@ func (s Standing) String() string {
 	)
 }
 
+// String is the word for the outcome that clients and operators read, in JSON too.
 func (o Outcome) String() string {
 	return word(
 		int(o),
@@ -213,20 +216,24 @@ func (o Outcome) String() string {
 	)
 }
 
+// String is the word for the state that gavel tx and the API show.
 func (s State) String() string {
 	return word(int(s), "UNKNOWN", "ACTIVE", "PREPARING", "DECIDING", "COMMITTING", "COMMITTED",
 		"ROLLING_BACK", "ROLLED_BACK", "IN_DOUBT", "HEURISTIC")
 }
 
+// String is the word for the branch's state that gavel tx and the API show.
 func (s BranchState) String() string {
 	return word(int(s), "UNKNOWN", "ENLISTED", "PREPARED", "READ_ONLY", "COMMITTED", "ROLLED_BACK",
 		"HEURISTIC_COMMIT", "HEURISTIC_ROLLBACK", "HEURISTIC_HAZARD")
 }
 
+// String is the word for the plan; UNSET before one was chosen.
 func (p Plan) String() string {
 	return word(int(p), "UNSET", "NONE", "ONE_PHASE", "CLASSIC", "PARALLEL", "DELEGATE")
 }
 
+// String is the word for the level, as a request gives it.
 func (a AckLevel) String() string { return word(int(a), "APPLIED", "DECIDED") }
 
 func word(i int, words ...string) string {

@@ -25,6 +25,7 @@ const (
 	Answer
 )
 
+// String is the word for the operation in test output.
 func (o Op) String() string { return [...]string{"", "begin", "prepare", "commit", "answer"}[o] }
 
 const (

@@ -45,6 +45,7 @@ type StatusError struct {
 	URL    string
 }
 
+// Error names the request and the status line of its answer.
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("httptx: %s %s: %s", e.Method, e.URL, e.Status)
 }

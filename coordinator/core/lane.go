@@ -46,6 +46,7 @@ const (
 	RemoveMarkers
 )
 
+// String is the name of the act, or of the question, in messages.
 func (w What) String() string {
 	if w < protocol.Acts {
 		return protocol.Act(w).String()

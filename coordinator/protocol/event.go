@@ -167,6 +167,7 @@ const (
 // Acts is the number of acts.
 const Acts = 6
 
+// String is the name of the act in histories and messages.
 func (a Act) String() string {
 	return [Acts]string{"PREPARE", "COMMIT", "ROLLBACK", "ONE_PHASE", "INQUIRE", "DECIDE"}[a]
 }

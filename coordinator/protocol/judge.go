@@ -223,12 +223,14 @@ func (l Label) Alarming() bool {
 	return false
 }
 
+// String is what is done, in the words of a plan of recovery.
 func (v Verdict) String() string {
 	return [...]string{
 		"leave", "commit", "roll back", "acknowledge", "heuristic rollback", "hazard",
 	}[v]
 }
 
+// String is the label as the table above Judge, the journal and gavel recover show it: @A.
 func (l Label) String() string { return "@" + string(rune(l)) }
 
 // Says is what the log says about the branches of d.

@@ -32,6 +32,7 @@ type Cell struct {
 	Databases int    `json:"databases"`
 }
 
+// String says what the cell measures.
 func (c Cell) String() string {
 	return fmt.Sprintf("%s of %s, %d clients, %d databases", c.Mode, c.Line, c.Clients, c.Databases)
 }

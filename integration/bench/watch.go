@@ -28,6 +28,7 @@ const (
 	phases
 )
 
+// String is the heading of the phase in the report.
 func (p Phase) String() string {
 	return [...]string{"SQL", "begin", "prepare", "decide", "commit"}[p]
 }

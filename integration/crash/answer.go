@@ -30,6 +30,7 @@ func answers() []string {
 	return []string{"none", "committed", "rolled back", "in doubt", "heuristic"}
 }
 
+// String is the word for the answer, as the book has it.
 func (a Answer) String() string {
 	if words := answers(); int(a) < len(words) {
 		return words[a]

@@ -70,6 +70,7 @@ type Violation struct {
 	Text string
 }
 
+// String is the kind of the violation and what was seen.
 func (v Violation) String() string { return string(v.Kind) + ": " + v.Text }
 
 // Check compares everything with everything. A book without violations returns nil.

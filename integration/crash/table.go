@@ -16,6 +16,7 @@ const (
 	Sidecars
 )
 
+// String is the word for the mode in the table's report.
 func (m Mode) String() string { return [...]string{"in-process", "sidecars"}[m] }
 
 // Victim is what is killed. Each is killed by SIGKILL.
@@ -33,6 +34,7 @@ const (
 	Client
 )
 
+// String is the word for the victim in the table's report.
 func (v Victim) String() string {
 	return [...]string{"coordinator", "sidecar", "database", "client"}[v]
 }
@@ -52,6 +54,7 @@ type Cell struct {
 	Victim Victim
 }
 
+// String is the name of the cell, by which a run of one is asked for.
 func (c Cell) String() string { return fmt.Sprintf("%s/%s/%s", c.Mode, c.Step, c.Victim) }
 
 // Cells are the fields of a mode.

@@ -35,6 +35,7 @@ type Violation struct {
 	History string
 }
 
+// String is the line of a scenario, and the history of its violation if there is one.
 func (r Report) String() string {
 	s := fmt.Sprintf("%-44s %8d states %9d steps %3d deep %6.1f s", r.Scenario, r.States, r.Steps,
 		r.Depth, r.Took.Seconds())

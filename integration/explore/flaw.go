@@ -49,6 +49,7 @@ const (
 	DecidesFirst
 )
 
+// String is the name of the flaw in reports.
 func (f Flaw) String() string {
 	names := [...]string{"none", "missing is committed", "answer before done",
 		"vote before durable", "unilateral", "fence ignored", "foreign taken", "sent once",

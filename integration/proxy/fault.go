@@ -53,6 +53,7 @@ const (
 	HoldReply
 )
 
+// String is the word for the act in reports.
 func (a Act) String() string {
 	words := [...]string{"request lost", "reply lost", "request late", "reply late"}
 	if int(a) < len(words) {
@@ -69,6 +70,7 @@ type Fault struct {
 	Skip int
 }
 
+// String says what is done to which statement.
 func (f Fault) String() string { return fmt.Sprintf("%s of %s", f.Act, f.Statement) }
 
 func (f Fault) onRequest() bool { return f.Act == LoseRequest || f.Act == HoldRequest }

@@ -27,6 +27,7 @@ type HeldError struct {
 	}
 }
 
+// Error says whether another database was found, or the same one at an earlier moment.
 func (e *HeldError) Error() string {
 	if e.Expected.Identity != e.Found.Identity {
 		return fmt.Sprintf("postgres: %s leads to database %s, not to %s which was registered",

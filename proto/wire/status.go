@@ -44,6 +44,7 @@ const (
 // has them.
 type OutcomeError struct{ Result txn.Result }
 
+// Error names the transaction and says what happened, what it means for the data, and what to do.
 func (e *OutcomeError) Error() string {
 	_, what := e.explain()
 	return fmt.Sprintf("transaction %s: %s", e.Result.ID,

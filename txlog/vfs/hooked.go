@@ -81,6 +81,7 @@ type ShortWrite struct {
 	Err error
 }
 
+// Error says how much was written, and why no more.
 func (e *ShortWrite) Error() string { return fmt.Sprintf("vfs: short write of %d: %v", e.N, e.Err) }
 
 // Unwrap is the error of the write.

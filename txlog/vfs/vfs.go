@@ -106,6 +106,7 @@ type HeldError struct {
 	Owner string
 }
 
+// Error names the lock, and its owner in the owner's words.
 func (e *HeldError) Error() string {
 	return fmt.Sprintf("vfs: %s is locked by %q", e.Name, e.Owner)
 }

@@ -26,6 +26,7 @@ const (
 	FinishRefused
 )
 
+// String is the word for the result in messages.
 func (r FinishResult) String() string {
 	return [...]string{"unknown", "done", "missing", "hidden", "refused"}[r]
 }

@@ -28,6 +28,7 @@ const (
 	StateHidden
 )
 
+// String is the word for the state in messages.
 func (s State) String() string {
 	return [...]string{"absent", "free", "attached", "ending", "hidden"}[s]
 }

@@ -70,6 +70,7 @@ type TransportError struct {
 	Err  error
 }
 
+// Error says whether the statement can have had an effect.
 func (e *TransportError) Error() string {
 	if !e.Sent {
 		return fmt.Sprintf("pgbranch: nothing was sent: %v", e.Err)
@@ -91,6 +92,7 @@ const (
 	ClassFinal
 )
 
+// String is the word for the class in messages.
 func (c Class) String() string { return [...]string{"unknown", "retryable", "final"}[c] }
 
 // Classify tells what err, from a statement at PostgreSQL, means for its effect. The order of the

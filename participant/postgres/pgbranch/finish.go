@@ -29,6 +29,7 @@ const (
 	FinishRefused
 )
 
+// String is the word for the result in messages.
 func (r FinishResult) String() string {
 	return [...]string{"unknown", "done", "missing", "busy", "foreign", "refused"}[r]
 }

@@ -51,6 +51,7 @@ type Error struct {
 	Said bool
 }
 
+// Error is all three sentences in one line.
 func (e *Error) Error() string {
 	return strings.Join(strings.Fields(e.What+" "+e.Data+" "+e.Do), " ")
 }

@@ -71,6 +71,7 @@ type Target struct {
 	Addr string
 }
 
+// String is the URL without its secrets.
 func (t Target) String() string {
 	switch t.Kind {
 	case KindKV:

@@ -46,6 +46,7 @@ const (
 	JSON  Format = "json"
 )
 
+// String is the name of the format, as Set takes it.
 func (f *Format) String() string { return string(*f) }
 
 // Set accepts the name of a format.
@@ -127,6 +128,7 @@ func WriteProto(w io.Writer, m proto.Message) error {
 // LogFormat is the shape of the journal.
 type LogFormat string
 
+// String is the name of the format, as Set takes it.
 func (f *LogFormat) String() string { return string(*f) }
 
 // Set accepts auto, text or json.
