@@ -36,8 +36,10 @@ type fakeDB struct {
 	// down: no call gets through. deaf: calls take effect and their replies are lost. hang: calls
 	// wait for their context.
 	down, deaf, hang bool
-	fences           []txn.Fence
-	checks           []participant.Check
+	// blind: nothing proves how a branch ended that is gone.
+	blind  bool
+	fences []txn.Fence
+	checks []participant.Check
 }
 
 func newFakeDB(system uint64) *fakeDB {
@@ -168,7 +170,7 @@ func (d *fakeDB) finish(
 		case prepared:
 			d.end(x.Name, xid, end)
 			found[i].Standing = end
-		case d.ended[x.Evidence.XID] != 0:
+		case d.ended[x.Evidence.XID] != 0 && !d.blind:
 			found[i].Standing = d.ended[x.Evidence.XID]
 		default:
 			found[i] = participant.Finding{Standing: txn.StandingGone, Evidence: d.evidence(0)}
@@ -207,7 +209,7 @@ func (d *fakeDB) Describe(ctx context.Context) (participant.Description, error) 
 		return participant.Description{}, err
 	}
 	desc := participant.Description{Kind: "fake", Identity: d.identity, Checks: d.checks,
-		Position: txn.Position{Timeline: d.timeline, LSN: d.lsn}, Limit: 100, Evidence: true}
+		Position: txn.Position{Timeline: d.timeline, LSN: d.lsn}, Limit: 100, Evidence: !d.blind}
 	return desc, done(nil)
 }
 

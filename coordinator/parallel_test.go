@@ -3,8 +3,10 @@ package coordinator
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/gavel-tx/gavel/coordinator/protocol"
 	"github.com/gavel-tx/gavel/txn"
@@ -37,6 +39,40 @@ func TestParallelIsToldWhenDecided(t *testing.T) {
 		}
 		w.settled()
 		w.want(3, 0)
+	})
+}
+
+// TestWithoutEvidence: with a resource that cannot prove how a branch ended the plan is the classic
+// one, the journal warns of it, and a commit whose answer is lost becomes a hazard.
+func TestWithoutEvidence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b := w.dbs["b"]
+		b.blind = true
+		c := w.open()
+		begun := w.announced(c)
+		r := w.commit(c, begun.ID, w.prepareAll(begun), txn.AckDecided)
+		if r.Outcome != txn.OutcomeCommitted || r.Plan != txn.PlanClassic {
+			t.Errorf("result %+v", r)
+		}
+		w.settled()
+		if !slices.ContainsFunc(w.journal.lines(t), func(line map[string]any) bool {
+			text, _ := line["msg"].(string)
+			return line["resource"] == "b" && strings.Contains(text, "cannot prove")
+		}) {
+			t.Error("the journal does not warn")
+		}
+		begun = w.announced(c)
+		votes := w.prepareAll(begun)
+		b.set(func(d *fakeDB) { d.deaf = true })
+		w.commit(c, begun.ID, votes, txn.AckDecided)
+		time.Sleep(5 * time.Second)
+		b.set(func(d *fakeDB) { d.deaf = false })
+		time.Sleep(time.Minute)
+		got, err := c.Outcome(t.Context(), begun.ID)
+		if err != nil || got.Outcome != txn.OutcomeHeuristicHazard {
+			t.Errorf("the answer was lost: %+v, %v", got, err)
+		}
 	})
 }
 

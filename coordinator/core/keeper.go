@@ -139,7 +139,7 @@ func (k *keeper) answered(call *Call, a Answer) {
 func (k *keeper) described(d participant.Description) {
 	k.checks(d)
 	k.status.Description = d
-	for _, check := range d.Findings() {
+	for _, check := range d.Checks {
 		if check.Level == participant.LevelFail {
 			k.failed(fmt.Errorf("%s (fix: %s)", check.What, check.Fix))
 			return
@@ -170,7 +170,7 @@ func (k *keeper) checks(d participant.Description) {
 	if k.status.Description.Kind != "" {
 		return
 	}
-	for _, check := range d.Checks {
+	for _, check := range d.Findings() {
 		if check.Level != participant.LevelOK {
 			k.c.line(slog.LevelWarn, check.What, "resource", k.res.Name,
 				"level", check.Level.String(), "fix", check.Fix)
