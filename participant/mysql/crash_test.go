@@ -204,7 +204,7 @@ func (l *load) vote(name txn.Name) xabranch.Verdict {
 		return xabranch.Verdict{Err: err}
 	}
 	defer xabranch.Discard(conn)
-	b, err := xabranch.Begin(context.Background(), conn, name)
+	b, err := xabranch.Begin(context.Background(), conn, name, xabranch.BeginOptions{})
 	if err != nil {
 		return xabranch.Verdict{Err: err}
 	}

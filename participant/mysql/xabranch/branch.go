@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -22,11 +23,59 @@ type Branch struct {
 	ended  bool
 }
 
+// BeginOptions refine a Begin.
+type BeginOptions struct {
+	// Isolation is the level of this branch. Defaults to the session's, or to what SET TRANSACTION
+	// has said for the next transaction, if ReadOnly is not set either.
+	Isolation Isolation
+	// ReadOnly lets the branch write nothing but temporary tables. It cannot be prepared then, for
+	// its row would be a write: [Branch.Rollback] ends it.
+	ReadOnly bool
+}
+
+// Isolation is an isolation level, in the words of SQL.
+type Isolation string
+
+// The isolation levels of a branch.
+const (
+	IsolationDefault Isolation = ""
+	ReadUncommitted  Isolation = "READ UNCOMMITTED"
+	ReadCommitted    Isolation = "READ COMMITTED"
+	RepeatableRead   Isolation = "REPEATABLE READ"
+	Serializable     Isolation = "SERIALIZABLE"
+)
+
+// setting is the statement that makes the next transaction of a session as it is asked for. It is
+// empty if nothing is.
+func (o BeginOptions) setting() (string, error) {
+	var wanted []string
+	switch o.Isolation {
+	case IsolationDefault:
+	case ReadUncommitted, ReadCommitted, RepeatableRead, Serializable:
+		wanted = append(wanted, "ISOLATION LEVEL "+string(o.Isolation))
+	default:
+		return "", fmt.Errorf("xabranch: unknown isolation level %.40q", string(o.Isolation))
+	}
+	if o.ReadOnly {
+		wanted = append(wanted, "READ ONLY")
+	}
+	if len(wanted) == 0 {
+		return "", nil
+	}
+	return "SET TRANSACTION " + strings.Join(wanted, ", "), nil
+}
+
 // Begin begins a branch under name, on a connection without an open transaction. The error is
-// [ErrTaken], [ErrOpen] or the server's, and nothing has begun then; the connection can be used on,
-// unless [Broken] says otherwise. What SET TRANSACTION has said before, of one transaction, is used
-// up.
-func Begin(ctx context.Context, conn *sql.Conn, name txn.Name) (*Branch, error) {
+// [ErrTaken], [ErrOpen], [ErrPooled] or the server's, and nothing has begun then; the connection
+// can be used on, unless [Broken] says otherwise. What SET TRANSACTION has said before, of one
+// transaction, is used up: say it by the options.
+func Begin(
+	ctx context.Context, conn *sql.Conn, name txn.Name, o BeginOptions,
+) (*Branch, error) {
+	setting, err := o.setting()
+	if err != nil {
+		return nil, err
+	}
 	// Read before the branch: within one at SERIALIZABLE the row of the identity would stay locked
 	// for as long as the branch is prepared, and [Vouch] writes to it.
 	place, unset := lookBefore(ctx, conn)
@@ -35,26 +84,41 @@ func Begin(ctx context.Context, conn *sql.Conn, name txn.Name) (*Branch, error) 
 	}
 	// The lock comes first: whoever finds it free knows that no session has the branch.
 	var got sql.NullBool
-	err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+quoted(name)+", 0)").Scan(&got)
-	if err != nil {
+	var session uint64
+	err = conn.QueryRowContext(ctx, "SELECT GET_LOCK("+quoted(name)+", 0), CONNECTION_ID()").
+		Scan(&got, &session)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("xabranch: begin %s: %w", name, err)
-	}
-	if !got.Bool {
+	case session != place.session:
+		Discard(conn)
+		return nil, fmt.Errorf("%w: session %d, then %d", ErrPooled, place.session, session)
+	case !got.Bool:
 		return nil, fmt.Errorf("%w: %s", ErrTaken, name)
 	}
-	if err = exec(ctx, conn, "XA START "+literal(name)); err == nil {
+	if setting != "" {
+		err = exec(ctx, conn, setting)
+	}
+	if err == nil {
+		err = exec(ctx, conn, "XA START "+literal(name))
+	}
+	if err == nil {
 		return &Branch{conn: conn, name: name, place: place, unset: unset}, nil
 	}
 	if !Broken(err) {
 		err = errors.Join(err, exec(ctx, conn, "DO RELEASE_LOCK("+quoted(name)+")"))
 	}
+	return nil, beginError(name, err)
+}
+
+func beginError(name txn.Name, err error) error {
 	switch Number(err) {
 	case numDuplicateXID:
-		return nil, fmt.Errorf("%w: %s (%w)", ErrTaken, name, err)
+		return fmt.Errorf("%w: %s (%w)", ErrTaken, name, err)
 	case numOutside, numWrongState:
-		return nil, fmt.Errorf("%w (%w)", ErrOpen, err)
+		return fmt.Errorf("%w (%w)", ErrOpen, err)
 	}
-	return nil, fmt.Errorf("xabranch: begin %s: %w", name, err)
+	return fmt.Errorf("xabranch: begin %s: %w", name, err)
 }
 
 // lookBefore is Look outside of any transaction, also where the session begins one by itself.
@@ -68,10 +132,16 @@ func lookBefore(ctx context.Context, conn *sql.Conn) (Place, error) {
 		return Place{}, err
 	}
 	place, err := Look(ctx, conn)
-	if Broken(err) {
+	var missing error
+	if errors.Is(err, ErrNoSetup) {
+		// Prepare says so. Who the session is, is known without the tables.
+		missing = err
+		place, err = About(ctx, conn)
+	}
+	if err != nil {
 		return place, err
 	}
-	return place, errors.Join(err, exec(ctx, conn, "COMMIT"))
+	return place, errors.Join(missing, exec(ctx, conn, "COMMIT"))
 }
 
 // Name is the branch's.
@@ -81,14 +151,16 @@ func (b *Branch) Name() txn.Name { return b.name }
 // prepared any more.
 func (b *Branch) Exec(ctx context.Context, statement string, args ...any) (sql.Result, error) {
 	r, err := b.conn.ExecContext(ctx, statement, args...)
+	err = Explain(err)
 	b.Fail(err)
 	return r, err
 }
 
-// Query is Exec for a statement with rows. What fails while they are read must be given to
-// [Branch.Fail]. The rows must be closed before the next statement.
+// Query is Exec for a statement with rows. What fails while they are read or closed must be given
+// to [Branch.Fail]. The rows must be closed before the next statement.
 func (b *Branch) Query(ctx context.Context, statement string, args ...any) (*sql.Rows, error) {
 	rows, err := b.conn.QueryContext(ctx, statement, args...)
+	err = Explain(err)
 	b.Fail(err)
 	return rows, err
 }
@@ -100,6 +172,9 @@ func (b *Branch) Fail(err error) {
 		b.failed = err
 	}
 }
+
+// Failed is the first error of a statement that the branch knows of.
+func (b *Branch) Failed() error { return b.failed }
 
 // Rollback ends the branch without effect. The connection can be used on if the error is nil;
 // otherwise it is closed, and the server rolls the branch back when it notices.
@@ -158,6 +233,7 @@ type Verdict struct {
 //
 //	(yes)       all of it succeeded
 //	(swallowed) a statement of the branch had failed, which MariaDB would let pass: No
+//	(pooled)    the statements of the connection do not all reach one session: No
 //	(unfit)     another database, a server that is read-only, does not sync, or is no MariaDB: No
 //	(refused)   an error before XA PREPARE, or at it and the branch is not listed after it: No
 //	(unsent)    the connection was lost, or ctx ended, before XA PREPARE was sent: No
@@ -172,7 +248,7 @@ func (b *Branch) Prepare(ctx context.Context, o PrepareOptions) Verdict {
 		return Verdict{Vote: txn.VoteNo, Reason: "the branch has ended before"}
 	}
 	if b.failed != nil {
-		return b.no(ctx, b.failed, swallowed) // (swallowed)
+		return b.no(ctx, b.failed, reasonOfFailed(b.failed)) // (swallowed)
 	}
 	place, err := About(ctx, b.conn)
 	if err == nil {
@@ -182,7 +258,14 @@ func (b *Branch) Prepare(ctx context.Context, o PrepareOptions) Verdict {
 		return b.refuse(ctx, err)
 	}
 	place.Identity = identityOf(b.place.system, place.server, place.Database)
-	if err := place.fit(o); err != nil {
+	if place.session != b.place.session {
+		return b.leave(fmt.Errorf("%w: session %d, then %d", ErrPooled, b.place.session,
+			place.session)) // (pooled)
+	}
+	if err = place.fit(o); err == nil {
+		err = place.stayed(b.place)
+	}
+	if err != nil {
 		return b.no(ctx, err, err.Error()) // (unfit)
 	}
 	ev := txn.Evidence{Identity: place.Identity, Position: b.place.Position}
@@ -197,9 +280,6 @@ func (b *Branch) Prepare(ctx context.Context, o PrepareOptions) Verdict {
 	}
 	return b.prepare(ctx, ev)
 }
-
-const swallowed = "a statement of the branch had failed and its error was ignored, so the branch " +
-	"was rolled back; check every statement's error"
 
 // fit says why nothing can be prepared here.
 func (p Place) fit(o PrepareOptions) error {
@@ -216,6 +296,23 @@ func (p Place) fit(o PrepareOptions) error {
 		return ErrMySQL
 	}
 	return nil
+}
+
+// stayed says why the session has prepared in another database than it began in.
+func (p Place) stayed(before Place) error {
+	if p.Database == before.Database {
+		return nil
+	}
+	return fmt.Errorf("%w (it was %q, and is %q): begin in the database that is meant, and leave "+
+		"USE out", ErrMoved, before.Database, p.Database)
+}
+
+// leave is the verdict where no statement reaches the branch any more. The end of the connection
+// ends its session, and with it the branch, if there was one.
+func (b *Branch) leave(err error) Verdict {
+	b.ended = true
+	Discard(b.conn)
+	return Verdict{Vote: txn.VoteNo, Err: err, Reason: err.Error()}
 }
 
 // insert writes the branch's row, and returns its number.

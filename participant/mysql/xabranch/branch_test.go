@@ -34,6 +34,12 @@ func voted(
 	})
 }
 
+// tryBegin is begin for a branch that should not begin.
+func tryBegin(s *session, name txn.Name) error {
+	_, err := xabranch.Begin(context.Background(), s.Conn, name, xabranch.BeginOptions{})
+	return err
+}
+
 // A branch at SERIALIZABLE locks what it reads, and must not lock what the adapter writes to.
 func TestASerializableBranchHoldsNobodyUp(t *testing.T) {
 	name, observer, app := newName(), connect(t), connect(t)
@@ -59,7 +65,7 @@ func TestBeginWithoutAutocommit(t *testing.T) {
 		t.Error(err)
 	}
 	s.run("START TRANSACTION")
-	if _, err := xabranch.Begin(t.Context(), s.Conn, newName()); !errors.Is(err, xabranch.ErrOpen) {
+	if err := tryBegin(s, newName()); !errors.Is(err, xabranch.ErrOpen) {
 		t.Errorf("within a transaction: %v", err)
 	}
 	s.run("ROLLBACK")
@@ -111,10 +117,10 @@ func TestPrepareOfWhatXADoesNotAllow(t *testing.T) {
 	for _, statement := range []string{"CREATE TABLE x (i INT)", "COMMIT", "START TRANSACTION"} {
 		b := connect(t).begin(newName())
 		_, err := b.Exec(t.Context(), statement)
-		if xabranch.Number(err) != 1399 {
+		if xabranch.Number(err) != 1399 || !errors.Is(err, xabranch.ErrCommits) {
 			t.Errorf("%s: %v, want 1399", statement, err)
 		}
-		voted(t, b, xabranch.PrepareOptions{}, txn.VoteNo, "check every statement's error")
+		voted(t, b, xabranch.PrepareOptions{}, txn.VoteNo, "before or after the transaction")
 	}
 }
 
@@ -166,12 +172,12 @@ func TestPrepareAfterDeadlock(t *testing.T) {
 func TestPrepareTwice(t *testing.T) {
 	name, other := newName(), connect(t)
 	connect(t).prepare(name)
-	if _, err := xabranch.Begin(t.Context(), other.Conn, name); !errors.Is(err, xabranch.ErrTaken) {
+	if err := tryBegin(other, name); !errors.Is(err, xabranch.ErrTaken) {
 		t.Errorf("begun while it is prepared: %v", err)
 	}
 	other.awaitState(name, xabranch.StateFree)
 	other.finish(true, name)
-	b, err := xabranch.Begin(t.Context(), other.Conn, name)
+	b, err := xabranch.Begin(t.Context(), other.Conn, name, xabranch.BeginOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,8 +190,7 @@ func TestPrepareTwice(t *testing.T) {
 func TestBeginWhereAnotherRuns(t *testing.T) {
 	name, first, second := newName(), connect(t), connect(t)
 	b := first.begin(name)
-	if _, err := xabranch.Begin(t.Context(), second.Conn, name); !errors.Is(err,
-		xabranch.ErrTaken) {
+	if err := tryBegin(second, name); !errors.Is(err, xabranch.ErrTaken) {
 		t.Errorf("begun twice: %v", err)
 	}
 	if err := b.Rollback(t.Context()); err != nil {
@@ -198,8 +203,7 @@ func TestBeginWhereAnotherRuns(t *testing.T) {
 		}
 	}
 	first.run("START TRANSACTION")
-	if _, err := xabranch.Begin(t.Context(), first.Conn, name); !errors.Is(err,
-		xabranch.ErrOpen) {
+	if err := tryBegin(first, name); !errors.Is(err, xabranch.ErrOpen) {
 		t.Errorf("begun in a transaction: %v", err)
 	}
 	first.run("ROLLBACK")
@@ -281,4 +285,73 @@ func TestConnectionAfterNo(t *testing.T) {
 	if got := observer.finish(false, name); got.Result != xabranch.FinishDone {
 		t.Errorf("rollback: %v (%v)", got.Result, got.Err)
 	}
+}
+
+// What SET TRANSACTION would say is said by the options, after all that Begin itself runs: the level
+// shows in how often a branch sees the row of another session, which is not there, then there, then
+// committed.
+func TestBeginWithALevel(t *testing.T) {
+	s, other := connect(t), connect(t)
+	other.run("SET SESSION innodb_lock_wait_timeout = 1")
+	for level, want := range map[xabranch.Isolation]string{
+		xabranch.ReadUncommitted: "011", xabranch.ReadCommitted: "001",
+		xabranch.RepeatableRead: "000", xabranch.Serializable: "0 locked",
+	} {
+		b, err := xabranch.Begin(t.Context(), s.Conn, newName(),
+			xabranch.BeginOptions{Isolation: level})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := "'" + b.Name().String() + "'"
+		look := "SELECT COUNT(*) FROM effects WHERE k = " + key
+		got := s.ask(look)
+		other.run("BEGIN")
+		if err := other.try("INSERT INTO effects VALUES (" + key + ")"); err == nil {
+			got += s.ask(look)
+			other.run("COMMIT")
+			got += s.ask(look)
+		} else {
+			got += " locked"
+			other.run("ROLLBACK")
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", level, got, want)
+		}
+		if err := b.Rollback(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := xabranch.Begin(t.Context(), s.Conn, newName(),
+		xabranch.BeginOptions{Isolation: "NONE; DROP TABLE x"})
+	if err == nil || s.try("DO 1") != nil {
+		t.Errorf("an unknown level: %v", err)
+	}
+}
+
+func TestBeginReadOnly(t *testing.T) {
+	s := connect(t)
+	b, err := xabranch.Begin(t.Context(), s.Conn, newName(), xabranch.BeginOptions{
+		Isolation: xabranch.RepeatableRead, ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = b.Exec(t.Context(), "DELETE FROM effects"); xabranch.Number(err) != 1792 {
+		t.Errorf("a write of a branch that only reads: %v", err)
+	}
+	if err := b.Rollback(t.Context()); err != nil {
+		t.Error(err)
+	}
+	b, err = xabranch.Begin(t.Context(), s.Conn, newName(), xabranch.BeginOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	voted(t, b, xabranch.PrepareOptions{}, txn.VoteNo, "only reads")
+}
+
+// A branch that began in one database is not prepared in another.
+func TestPrepareAfterUse(t *testing.T) {
+	s := connect(t)
+	b := s.begin(newName())
+	s.run("USE bare")
+	voted(t, b, xabranch.PrepareOptions{}, txn.VoteNo, "leave USE out")
 }

@@ -3,7 +3,7 @@
 // mean. It works on one connection at a time, owns none, and is the only place where these rules
 // are written down.
 //
-//	b, err := xabranch.Begin(ctx, conn, name)
+//	b, err := xabranch.Begin(ctx, conn, name, xabranch.BeginOptions{})
 //	… the application's SQL by b.Exec and b.Query …
 //	v := b.Prepare(ctx, xabranch.PrepareOptions{})
 //	… v.Vote and v.Evidence go to the coordinator; after its decision, on any connection …

@@ -21,6 +21,11 @@ const (
 	numLockTimeout   = 1205
 	numDeadlock      = 1213
 	numTooMany       = 1637 // no undo slot is free
+	numReadOnly      = 1792 // the transaction is read-only
+	numDiskFull      = 1021
+	numMemory        = 1041
+	numTableFull     = 1114
+	numTooManyLocks  = 1206
 	numNoTA          = 1397 // unknown XID
 	numInvalid       = 1398
 	numInTransaction = 1568 // a transaction is open
@@ -59,6 +64,22 @@ var ErrOpen = errors.New("xabranch: the connection is in a transaction already")
 // one. Nothing was prepared.
 var ErrIdentity = errors.New("xabranch: this is not the registered database")
 
+// ErrMoved is in the verdict of a Prepare in another database than the branch began in. Nothing was
+// prepared.
+var ErrMoved = errors.New("xabranch: the current database has changed within the branch")
+
+// ErrPooled is returned for a connection whose statements reach different sessions, which a pooler
+// has shared out among them. What the branch did elsewhere has committed by itself.
+var ErrPooled = errors.New("xabranch: a pooler in between has changed the session behind the " +
+	"connection: connect to the server directly, or have the pooler keep one session for each " +
+	"connection")
+
+// ErrCommits is in the chain of the error of a statement that MariaDB refuses within a branch,
+// because it would commit by itself. It was not run.
+var ErrCommits = errors.New("xabranch: what commits by itself (CREATE, ALTER, DROP, TRUNCATE, " +
+	"LOCK TABLES, BEGIN, COMMIT and the like) cannot run in a branch: run it before or after the " +
+	"transaction")
+
 // ErrProtocol is returned when a server's answer does not have the form that MariaDB gives it.
 var ErrProtocol = errors.New("xabranch: unexpected answer from the server")
 
@@ -75,10 +96,12 @@ func Number(err error) uint16 {
 func SQLState(err error) string {
 	e, ok := errors.AsType[*mysql.MySQLError](err)
 	switch {
-	case !ok || e.SQLState == [5]byte{}:
+	case !ok:
 		return ""
 	case e.Number == numRollbackDead || e.Number == numDeadlock:
 		return "40001"
+	case e.SQLState == [5]byte{}:
+		return ""
 	}
 	return string(e.SQLState[:])
 }
@@ -113,6 +136,28 @@ func setupError(err error) error {
 	return err
 }
 
+// Explain joins what the server said to a statement of a branch with what to do about it, where the
+// server's own words do not tell.
+func Explain(err error) error {
+	if Number(err) == numWrongState && !errors.Is(err, ErrCommits) {
+		return fmt.Errorf("%w (%w)", ErrCommits, err)
+	}
+	return err
+}
+
+// reasonOfFailed says why a branch of which a statement has failed is not prepared.
+func reasonOfFailed(err error) string {
+	switch Number(err) {
+	case numRollbackDead, numDeadlock, numRollbackTime, numLockTimeout, numTooMany, numDiskFull,
+		numTableFull, numMemory, numTooManyLocks:
+		return reasonOf(err)
+	case numWrongState:
+		return Explain(err).Error()
+	}
+	return "a statement of the branch had failed and its error was ignored, so the branch was " +
+		"rolled back; check every statement's error: " + err.Error()
+}
+
 // reasonOf says in one sentence what an error in a branch means and what to do about it.
 func reasonOf(err error) string {
 	switch Number(err) {
@@ -126,6 +171,14 @@ func reasonOf(err error) string {
 		return "the server is read-only, as a replica is; point the address at the primary"
 	case numTooMany:
 		return "the server has no room for another transaction; finish old ones and try again"
+	case numReadOnly:
+		return "the branch was begun as one that only reads, and cannot be prepared"
+	case numDiskFull, numTableFull:
+		return "the server has no room on its disk, so the branch was rolled back; make room, " +
+			"then try again"
+	case numMemory, numTooManyLocks:
+		return "the server has no memory left for the branch, which was rolled back; make it " +
+			"smaller, or give the server more"
 	case numRollbackDead, numDeadlock:
 		return "a deadlock has rolled the branch back; try again"
 	case numRollbackTime, numLockTimeout:

@@ -29,6 +29,8 @@ type Place struct {
 	BinaryLog, BinaryLogSynced bool
 	// server is the server_id, and system the number that was drawn.
 	server, system uint64
+	// session is the server's number of the connection.
+	session uint64
 }
 
 // MariaDB says whether the server is one. It goes by the version, as every client does.
@@ -39,7 +41,7 @@ const timeline = 1
 
 const (
 	aboutColumns = `@@version, COALESCE(DATABASE(), ''), @@read_only,
-		@@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog = 1, @@server_id`
+		@@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog = 1, @@server_id, CONNECTION_ID()`
 	lookSQL = `SELECT ` + aboutColumns + `, system, high FROM gavel.identity`
 )
 
@@ -48,7 +50,7 @@ const (
 func Look(ctx context.Context, conn *sql.Conn) (Place, error) {
 	var p Place
 	err := conn.QueryRowContext(ctx, lookSQL).Scan(&p.Version, &p.Database, &p.ReadOnly, &p.Flush,
-		&p.BinaryLog, &p.BinaryLogSynced, &p.server, &p.system, &p.Position.LSN)
+		&p.BinaryLog, &p.BinaryLogSynced, &p.server, &p.session, &p.system, &p.Position.LSN)
 	if err != nil {
 		return Place{}, setupError(err)
 	}
@@ -61,7 +63,7 @@ func Look(ctx context.Context, conn *sql.Conn) (Place, error) {
 func About(ctx context.Context, conn *sql.Conn) (Place, error) {
 	var p Place
 	err := conn.QueryRowContext(ctx, "SELECT "+aboutColumns).Scan(&p.Version, &p.Database,
-		&p.ReadOnly, &p.Flush, &p.BinaryLog, &p.BinaryLogSynced, &p.server)
+		&p.ReadOnly, &p.Flush, &p.BinaryLog, &p.BinaryLogSynced, &p.server, &p.session)
 	return p, err
 }
 

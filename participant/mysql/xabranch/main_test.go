@@ -131,7 +131,7 @@ func (s *session) ask(query string) (answer string) {
 // begin begins a branch with one effect.
 func (s *session) begin(name txn.Name) *xabranch.Branch {
 	s.t.Helper()
-	b, err := xabranch.Begin(context.Background(), s.Conn, name)
+	b, err := xabranch.Begin(context.Background(), s.Conn, name, xabranch.BeginOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
