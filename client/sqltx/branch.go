@@ -6,17 +6,12 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"net"
 	"reflect"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
-
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/client/internal/onpg"
-	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -25,10 +20,9 @@ import (
 // application, at any moment, and it belongs to Prepare and Finish from then on, or, if a statement
 // is inside, to that until it returns.
 type branch struct {
-	db   *DB
-	conn *sql.Conn
-	// socket may be closed under whoever uses the connection.
-	socket net.Conn
+	db      *DB
+	conn    *sql.Conn
+	session session
 
 	mu struct {
 		sync.Mutex
@@ -42,10 +36,8 @@ type branch struct {
 		shared map[context.Context]context.Context
 		// wrote: something other than SELECT and its like was sent.
 		wrote bool
-		// failure is why the branch can only roll back although the server does not know it.
+		// failure is why the branch can only roll back although the session does not know it.
 		failure error
-		// last is the last error that the server gave, but for its complaints about an earlier one.
-		last *pgconn.PgError
 	}
 }
 
@@ -58,43 +50,27 @@ var (
 	errSwallowed = errors.New("sqltx: a statement failed and its error was ignored")
 	errSession   = errors.New("sqltx: the session was lost")
 	errPanic     = errors.New("sqltx: a panic broke off the use of the connection")
-	errDriver    = errors.New("sqltx: the pool's driver is not github.com/jackc/pgx/v5/stdlib, " +
-		"whose sessions alone can be prepared")
 )
-
-// failedTransaction is the SQLSTATE of a statement in a transaction that had failed before.
-const failedTransaction = "25P02"
 
 // open takes a connection of the pool and begins a branch on it.
 func (db *DB) open(ctx context.Context, o client.OpenOptions) (client.Branch, error) {
-	conn, err := db.pool.Conn(ctx)
+	asked := opening{OpenOptions: o}
+	var err error
+	if db.dialect.named() {
+		asked.name, err = client.NameFrom(ctx, db.resource)
+	}
 	if err != nil {
+		return nil, fmt.Errorf("sqltx: %s: begin a branch: %w", db.resource, err)
+	}
+	b := &branch{db: db}
+	if b.conn, err = db.pool.Conn(ctx); err != nil {
 		return nil, fmt.Errorf("sqltx: %s: get a connection: %w", db.resource, err)
 	}
-	b := &branch{db: db, conn: conn}
-	err = lend(conn, func(pg *pgconn.PgConn) error {
-		b.socket = pg.Conn()
-		return pgbranch.Begin(ctx, pg, pgbranch.BeginOptions{
-			Isolation: pgbranch.Isolation(o.Level), ReadOnly: o.ReadOnly,
-			IdleTimeout: o.IdleTimeout, ID: o.ID,
-		})
-	})
-	if err != nil {
-		b.release()
+	if b.session, err = db.dialect.begin(ctx, db, b.conn, asked); err != nil {
+		b.discard()
 		return nil, fmt.Errorf("sqltx: %s: %w", db.resource, err)
 	}
 	return b, nil
-}
-
-// lend calls f with the connection below a *sql.Conn.
-func lend(conn *sql.Conn, f func(*pgconn.PgConn) error) error {
-	return conn.Raw(func(driverConn any) error {
-		c, ok := driverConn.(*stdlib.Conn)
-		if !ok {
-			return fmt.Errorf("%w: it is %T", errDriver, driverConn)
-		}
-		return f(c.Conn().PgConn())
-	})
 }
 
 // within is ctx until the branch is released. database/sql closes rows when their context ends, and
@@ -115,25 +91,6 @@ func (b *branch) within(ctx context.Context) context.Context {
 		b.mu.shared[ctx] = inner
 	}
 	return inner
-}
-
-// state is how the session stands.
-type state struct {
-	closed, busy bool
-	// tx is 'I' outside of a transaction, 'T' within, and 'E' within a failed one.
-	tx byte
-}
-
-// look waits for whoever reads rows at this moment, but not for ever: then it closes the socket.
-func (b *branch) look() state {
-	late := time.AfterFunc(patience, func() { _ = b.socket.Close() })
-	defer late.Stop()
-	s := state{closed: true}
-	_ = lend(b.conn, func(pg *pgconn.PgConn) error {
-		s = state{pg.IsClosed(), pg.IsBusy(), pg.TxStatus()}
-		return nil
-	})
-	return s
 }
 
 // patience is how long a branch waits for a read of rows, by a goroutine that its function forgot.
@@ -172,11 +129,11 @@ func (b *branch) enter(text string) error {
 	case b.mu.failure == ErrEnded:
 		// The session is outside of any transaction: the statement would commit by itself.
 		return ErrEnded
-	case b.mu.inside, b.look().busy:
+	case b.mu.inside, b.session.look().busy:
 		b.fail(ErrBusy)
 		return ErrBusy
 	}
-	if word := onpg.Controls(text); word != "" {
+	if word := b.db.dialect.controls(text); word != "" {
 		err := fmt.Errorf("%w: %s was not sent", ErrControl, word)
 		b.fail(err)
 		return err
@@ -199,16 +156,13 @@ func reads(text string) bool {
 func (b *branch) note(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	pg, fromServer := errors.AsType[*pgconn.PgError](err)
-	if fromServer && (b.mu.last == nil || pg.Code != failedTransaction) {
-		b.mu.last = pg
-	}
-	switch s := b.look(); {
+	b.session.note(err)
+	switch s := b.session.look(); {
 	case s.closed:
-	case s.tx == 'I' && !s.busy:
+	case s.tx == txIdle && !s.busy:
 		b.mu.failure = ErrEnded
-	case err != nil && (s.tx == 'T' || err == errPanic):
-		// The server knows of no error: the statement did not reach it.
+	case err != nil && (s.tx == txOpen || err == errPanic):
+		// The session knows of no error: the statement did not reach the server.
 		b.fail(err)
 	}
 }
@@ -232,7 +186,7 @@ func (b *branch) fail(err error) {
 
 // close takes the connection away from the application, and returns why the branch can only roll
 // back. A statement that is still inside keeps the connection until it returns, which it does soon,
-// because its socket is closed under it.
+// because its connection is cut under it.
 func (b *branch) close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -241,14 +195,14 @@ func (b *branch) close() error {
 	switch {
 	case b.mu.inside && first:
 		b.mu.orphaned = true
-		_ = b.socket.Close()
+		b.session.cut()
 		return errStraggler
 	case b.mu.orphaned:
 		return errStraggler
 	case b.mu.openRows:
 		return errOpenRows
 	}
-	switch s := b.look(); {
+	switch s := b.session.look(); {
 	case s.closed:
 		return errSession
 	case s.busy:
@@ -256,7 +210,7 @@ func (b *branch) close() error {
 		return errOpenRows
 	case b.mu.failure != nil:
 		return b.mu.failure
-	case s.tx != 'T':
+	case s.tx != txOpen:
 		return errSwallowed
 	}
 	return nil
@@ -273,16 +227,12 @@ func (b *branch) release() {
 	ends, cut, gone := b.mu.ends, b.mu.openRows || b.mu.orphaned, b.mu.lost
 	b.mu.ends, b.mu.shared = nil, nil
 	b.mu.Unlock()
+	defer b.session.free()
+	giveBack := b.discard
 	if cut || gone {
-		_ = b.socket.Close()
-	} else {
-		_ = b.conn.Raw(func(driverConn any) error {
-			c, ok := driverConn.(*stdlib.Conn)
-			if ok && c.Conn().PgConn().TxStatus() == 'I' {
-				return nil
-			}
-			return driver.ErrBadConn
-		})
+		b.session.cut()
+	} else if s := b.session.look(); !s.closed && s.tx == txIdle {
+		giveBack = func() { _ = b.conn.Close() }
 	}
 	for _, end := range ends {
 		end()
@@ -291,22 +241,29 @@ func (b *branch) release() {
 	case gone:
 		return
 	case len(ends) == 0:
-		_ = b.conn.Close()
+		giveBack()
 		return
 	}
-	closed := make(chan struct{})
+	given := make(chan struct{})
 	go func() {
-		defer close(closed)
-		_ = b.conn.Close()
+		defer close(given)
+		giveBack()
 	}()
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {
-	case <-closed:
+	case <-given:
 	case <-late.C:
 		// Somebody is at the rows at this moment, and finds them closed when he comes back.
-		_ = b.socket.Close()
+		b.session.cut()
 	}
+}
+
+// discard closes the connection instead of giving it back to its pool.
+func (b *branch) discard() {
+	// The error is the one that was asked for: it makes the pool close the connection.
+	_ = b.conn.Raw(func(any) error { return driver.ErrBadConn })
+	_ = b.conn.Close()
 }
 
 // Review implements client.Branch.
@@ -317,18 +274,12 @@ func (b *branch) Review(ctx context.Context) client.Review {
 			Finding: client.FoundFailed, Reason: e.Reason, SQLState: e.SQLState, Err: e.Err,
 		}
 	}
-	if b.wrote() {
-		return client.Review{Finding: client.FoundWriter}
-	}
-	reader := false
-	err := lend(b.conn, func(pg *pgconn.PgConn) (err error) {
-		reader, err = onpg.Reader(ctx, pg)
-		return err
-	})
+	reader, err := b.session.reader(ctx, b.wrote())
 	switch {
 	case err != nil:
+		e := b.explain(err)
 		return client.Review{
-			Finding: client.FoundFailed, SQLState: pgbranch.SQLState(err), Err: err,
+			Finding: client.FoundFailed, SQLState: e.SQLState, Err: err,
 			Reason: "the session was lost while it was asked whether it wrote",
 		}
 	case reader:
@@ -343,18 +294,11 @@ func (b *branch) wrote() bool {
 	return b.mu.wrote
 }
 
-// explain is the ending of a branch that can only roll back because of err, with the error of the
-// server that the application ignored, if it was one.
+// explain is the ending of a branch that can only roll back because of err.
 func (b *branch) explain(err error) client.Ending {
 	b.mu.Lock()
-	last := b.mu.last
-	b.mu.Unlock()
-	e := onpg.RolledBack(err, err.Error())
-	if last != nil && (errors.Is(err, errSwallowed) || errors.Is(err, errSession)) {
-		e.Err, e.SQLState = errors.Join(err, last), last.Code
-		e.Reason += ": " + last.Message
-	}
-	return e
+	defer b.mu.Unlock()
+	return b.session.explain(err)
 }
 
 // Prepare implements client.Branch.
@@ -363,32 +307,21 @@ func (b *branch) Prepare(ctx context.Context, name txn.Name) client.Ending {
 		b.rollBack(ctx)
 		return b.explain(err)
 	}
-	var v pgbranch.Verdict
-	err := lend(b.conn, func(pg *pgconn.PgConn) error {
-		v = pgbranch.Prepare(ctx, pg, name, b.db.prepare)
-		return nil
-	})
-	if err != nil {
-		// Nothing was sent.
-		b.rollBack(ctx)
-		return onpg.RolledBack(err, "the session was lost before it was prepared")
-	}
-	lost, ok := errors.AsType[*pgbranch.TransportError](v.Err)
-	if v.Vote == txn.VoteUnknown && ok && !lost.Sent {
-		// Nothing was sent, so that nothing is prepared, and ends here without effect.
-		v.Vote = txn.VoteNo
-		b.rollBack(ctx)
-		return onpg.Ending(v)
-	}
+	e := b.session.prepare(ctx, name)
 	b.release()
-	return onpg.Ending(v)
+	return e
 }
 
 // Finish implements client.Branch.
 func (b *branch) Finish(ctx context.Context, commit bool) client.Ending {
 	err := b.close()
 	if err == nil && commit {
-		return b.commit(ctx)
+		e := b.session.commit(ctx, b.wrote())
+		b.release()
+		if e.Standing == txn.StandingUnknown {
+			e = b.session.ask(ctx, e)
+		}
+		return e
 	}
 	b.rollBack(ctx)
 	if err != nil {
@@ -397,54 +330,7 @@ func (b *branch) Finish(ctx context.Context, commit bool) client.Ending {
 	return client.Ending{Standing: txn.StandingRolledBack}
 }
 
-// commit ends the branch by the database's own COMMIT, the one decision about it, in the manner of
-// pgxtx: the number of a transaction that wrote is read before, because after a lost connection
-// nobody could.
-func (b *branch) commit(ctx context.Context) client.Ending {
-	var mark pgbranch.Mark
-	if b.wrote() {
-		err := lend(b.conn, func(pg *pgconn.PgConn) (err error) {
-			mark, err = pgbranch.MarkTransaction(ctx, pg, false)
-			return err
-		})
-		if err != nil {
-			b.rollBack(ctx)
-			return onpg.RolledBack(err, "the session failed before COMMIT was sent")
-		}
-	}
-	var tags []*pgconn.Result
-	err := lend(b.conn, func(pg *pgconn.PgConn) (err error) {
-		tags, err = pg.Exec(ctx, "commit").ReadAll()
-		return err
-	})
-	_, fromServer := errors.AsType[*pgconn.PgError](err)
-	switch {
-	case err == nil && len(tags) == 1 && tags[0].CommandTag.String() == "COMMIT":
-		b.release()
-		return client.Ending{Standing: txn.StandingCommitted}
-	case err == nil && len(tags) == 1 && tags[0].CommandTag.String() == "ROLLBACK":
-		b.release()
-		return b.explain(errSwallowed)
-	case fromServer && pgbranch.Classify(err) != pgbranch.ClassUnknown:
-		b.rollBack(ctx)
-		return onpg.RolledBack(err, "")
-	}
-	b.release()
-	return onpg.AskFor(ctx, b.db.lend, mark, err)
-}
-
-// lend calls f with a connection of the pool.
-func (db *DB) lend(ctx context.Context, f func(*pgconn.PgConn) error) error {
-	conn, err := db.pool.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return lend(conn, f)
-}
-
-// rollBack ends the branch without effect, and lets go of the connection. One that cannot be used
-// for a ROLLBACK is closed, and its server does the same on its own.
+// rollBack ends the branch without effect, and lets go of the connection.
 func (b *branch) rollBack(ctx context.Context) {
 	b.mu.Lock()
 	orphaned, openRows := b.mu.orphaned, b.mu.openRows
@@ -454,15 +340,7 @@ func (b *branch) rollBack(ctx context.Context) {
 		return
 	}
 	if !openRows {
-		err := lend(b.conn, func(pg *pgconn.PgConn) (err error) {
-			if !pg.IsClosed() && pg.TxStatus() != 'I' {
-				_, err = pg.Exec(ctx, "rollback").ReadAll()
-			}
-			return err
-		})
-		if err != nil {
-			_ = b.socket.Close()
-		}
+		b.session.rollBack(ctx)
 	}
 	b.release()
 }

@@ -8,25 +8,31 @@ import (
 	"fmt"
 
 	"github.com/gavel-tx/gavel/client"
-	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
 )
 
 // Dialect is which database is behind a *sql.DB.
 type Dialect uint8
 
-// PostgreSQL is the dialect of the driver github.com/jackc/pgx/v5/stdlib. With another driver no
-// branch can be opened: only this one lets a session be prepared.
-const PostgreSQL Dialect = 1
+const (
+	// PostgreSQL is the dialect of the driver github.com/jackc/pgx/v5/stdlib. With another driver
+	// no branch can be opened: only this one lets a session be prepared.
+	PostgreSQL Dialect = 1
+	// MariaDB is the dialect of the driver github.com/go-sql-driver/mysql, and no other. See also
+	// [ExperimentalMySQL].
+	MariaDB Dialect = 2
+)
 
 // DB is a resource of transactions: one database behind a *sql.DB. It is safe for concurrent use,
 // except that one transaction does one thing at a time there.
 type DB struct {
-	resource   string
-	pool       *sql.DB
-	dialect    Dialect
-	prepare    pgbranch.PrepareOptions
-	autocommit bool
+	resource     string
+	pool         *sql.DB
+	dialect      Dialect
+	owner        string
+	expect       txn.Identity
+	autocommit   bool
+	experimental bool
 }
 
 // Option refines a DB.
@@ -34,16 +40,21 @@ type Option func(*DB)
 
 // OwnerRole makes this role the owner of what is prepared. PostgreSQL lets only the owner, or a
 // superuser, finish it, so that the coordinator's role and the application's are both made members
-// of one NOLOGIN role. Defaults to none: the application's own role owns it.
-func OwnerRole(role string) Option { return func(db *DB) { db.prepare.OwnerRole = role } }
+// of one NOLOGIN role. Defaults to none: the application's own role owns it. At MariaDB, where
+// anybody may finish what is prepared, it means nothing.
+func OwnerRole(role string) Option { return func(db *DB) { db.owner = role } }
 
 // Expect refuses to prepare in any other database than this one, whatever the pool's address leads
 // to. Defaults to none; the coordinator checks every vote all the same.
-func Expect(id txn.Identity) Option { return func(db *DB) { db.prepare.Expect = id } }
+func Expect(id txn.Identity) Option { return func(db *DB) { db.expect = id } }
 
 // AllowAutocommit lets calls without a transaction in their context go straight to the pool, where
 // each statement commits by itself. Defaults to client.ErrNoTransaction.
 func AllowAutocommit() Option { return func(db *DB) { db.autocommit = true } }
+
+// ExperimentalMySQL lets branches be prepared at a server that is no MariaDB, with the dialect of
+// that. No test has seen a MySQL. Defaults to a refusal when the transaction commits.
+func ExperimentalMySQL() Option { return func(db *DB) { db.experimental = true } }
 
 // New makes a DB of a pool, which stays the caller's, and the name under which its database is
 // registered at the coordinator. The pool needs one free connection for each transaction that uses
@@ -88,7 +99,7 @@ func (db *DB) ExecContext(ctx context.Context, query string, args ...any) (sql.R
 	}
 	var result sql.Result
 	err = b.run(query, false, func() (err error) {
-		result, err = b.conn.ExecContext(ctx, query, args...)
+		result, err = b.session.ExecContext(ctx, query, args...)
 		return err
 	})
 	return result, err
@@ -106,7 +117,7 @@ func (db *DB) QueryContext(ctx context.Context, query string, args ...any) (*sql
 	}
 	var rows *sql.Rows
 	err = b.run(query, true, func() (err error) {
-		rows, err = b.conn.QueryContext(b.within(ctx), query, args...)
+		rows, err = b.session.QueryContext(b.within(ctx), query, args...)
 		return err
 	})
 	if err != nil {
@@ -127,7 +138,7 @@ func (db *DB) QueryRowContext(ctx context.Context, query string, args ...any) *s
 	}
 	var row *sql.Row
 	err = b.run(query, true, func() error {
-		row = b.conn.QueryRowContext(b.within(ctx), query, args...)
+		row = b.session.QueryRowContext(b.within(ctx), query, args...)
 		return row.Err()
 	})
 	if row == nil {
@@ -157,15 +168,18 @@ func (db *DB) alone(err error) bool {
 // failedRow is a row whose Scan returns err. Only database/sql makes one: it is that of a pool that
 // cannot connect.
 func failedRow(ctx context.Context, err error) *sql.Row {
-	none := sql.OpenDB(connector{err})
+	none := sql.OpenDB(connector{err: err})
 	defer none.Close()
 	return none.QueryRowContext(context.WithoutCancel(ctx), "")
 }
 
-// connector never connects.
-type connector struct{ err error }
+// connector makes a pool of one connection, or of an error.
+type connector struct {
+	conn driver.Conn
+	err  error
+}
 
-func (c connector) Connect(context.Context) (driver.Conn, error) { return nil, c.err }
+func (c connector) Connect(context.Context) (driver.Conn, error) { return c.conn, c.err }
 
 func (c connector) Driver() driver.Driver { return nil }
 

@@ -287,9 +287,9 @@ func TestConnectionAfterNo(t *testing.T) {
 	}
 }
 
-// What SET TRANSACTION would say is said by the options, after all that Begin itself runs: the level
-// shows in how often a branch sees the row of another session, which is not there, then there, then
-// committed.
+// What SET TRANSACTION would say is said by the options, after all that Begin itself runs: the
+// level shows in how often a branch sees the row of another session, which is not there, then
+// there, then committed.
 func TestBeginWithALevel(t *testing.T) {
 	s, other := connect(t), connect(t)
 	other.run("SET SESSION innodb_lock_wait_timeout = 1")

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -91,14 +92,18 @@ func Number(err error) uint16 {
 	return 0
 }
 
-// SQLState is the SQLSTATE of the server's error in err's chain, or "". A rollback of the branch
-// for a deadlock or a timeout has the states of those.
+// passing are errors of work that may succeed when it is done again.
+var passing = []uint16{numRollbackDead, numDeadlock, numRollbackTime, numLockTimeout}
+
+// SQLState is the SQLSTATE of the server's error in err's chain, or "". What passes when the work
+// is done again, a deadlock or a lock that was not to be had in time, is 40001, although the server
+// has no state of its own for some of it.
 func SQLState(err error) string {
 	e, ok := errors.AsType[*mysql.MySQLError](err)
 	switch {
 	case !ok:
 		return ""
-	case e.Number == numRollbackDead || e.Number == numDeadlock:
+	case slices.Contains(passing, e.Number):
 		return "40001"
 	case e.SQLState == [5]byte{}:
 		return ""
@@ -136,13 +141,30 @@ func setupError(err error) error {
 	return err
 }
 
-// Explain joins what the server said to a statement of a branch with what to do about it, where the
-// server's own words do not tell.
+// StatementError is what the server said to a statement of a branch.
+type StatementError struct{ err error }
+
+func (e *StatementError) Error() string { return e.err.Error() }
+
+func (e *StatementError) Unwrap() error { return e.err }
+
+// SQLState is that of the function SQLState: the way in which the errors of other databases tell
+// theirs.
+func (e *StatementError) SQLState() string { return SQLState(e.err) }
+
+// Explain makes what the server said to a statement of a branch a StatementError, with what to do
+// about it where the server's own words do not tell. Other errors stay as they are.
 func Explain(err error) error {
-	if Number(err) == numWrongState && !errors.Is(err, ErrCommits) {
-		return fmt.Errorf("%w (%w)", ErrCommits, err)
+	if _, done := errors.AsType[*StatementError](err); done {
+		return err
 	}
-	return err
+	switch Number(err) {
+	case 0:
+		return err
+	case numWrongState:
+		err = fmt.Errorf("%w (%w)", ErrCommits, err)
+	}
+	return &StatementError{err}
 }
 
 // reasonOfFailed says why a branch of which a statement has failed is not prepared.

@@ -41,7 +41,8 @@ const timeline = 1
 
 const (
 	aboutColumns = `@@version, COALESCE(DATABASE(), ''), @@read_only,
-		@@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog = 1, @@server_id, CONNECTION_ID()`
+		@@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog = 1,
+		@@server_id, CONNECTION_ID()`
 	lookSQL = `SELECT ` + aboutColumns + `, system, high FROM gavel.identity`
 )
 
