@@ -38,7 +38,8 @@ func (r *Resource) describe(
 	d := participant.Description{Kind: "mysql", Version: place.Version}
 	known, err := xabranch.Look(ctx, s.Conn)
 	if errors.Is(err, xabranch.ErrNoSetup) {
-		d.Checks = append(d.Checks, bad(xabranch.SetupText(), "%v", err))
+		d.Checks = append(d.Checks, bad("-- as gavel schema --apply does:\n"+
+			xabranch.SetupText(), "%v", err))
 		return d, nil
 	}
 	if err != nil {

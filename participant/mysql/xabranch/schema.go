@@ -34,17 +34,28 @@ func Schema() []string {
 	}
 }
 
-// Grants is the SQL that lets an account of applications run branches, and one of this adapter
-// finish them. Accounts are given as in GRANT, such as 'app'@'%', and are used as they are.
-//
-// PROCESS shows the adapter which sessions are just ending, and CONNECTION ADMIN lets it end the
-// session of an application that keeps a decided branch to itself.
+// Grants is [ApplicationGrants] and [AdapterGrants].
 func Grants(application, adapter string) []string {
+	return append(ApplicationGrants(application), AdapterGrants(adapter)...)
+}
+
+// ApplicationGrants is the SQL that lets an account of applications run branches. Accounts are
+// given as in GRANT, such as 'app'@'%', and are used as they are.
+func ApplicationGrants(account string) []string {
 	return []string{
-		"GRANT SELECT ON gavel.identity TO " + application,
-		"GRANT SELECT, INSERT ON gavel.branch TO " + application,
-		"GRANT SELECT, INSERT, UPDATE, DELETE ON gavel.* TO " + adapter,
-		"GRANT PROCESS, CONNECTION ADMIN ON *.* TO " + adapter,
+		"GRANT SELECT ON gavel.identity TO " + account,
+		"GRANT SELECT, INSERT ON gavel.branch TO " + account,
+	}
+}
+
+// AdapterGrants is the SQL that lets an account finish branches. PROCESS shows it which sessions
+// are just ending, and CONNECTION ADMIN lets it end the session of an application that keeps a
+// decided branch to itself. It also needs some privilege, whichever, in its database, or cannot
+// connect to that.
+func AdapterGrants(account string) []string {
+	return []string{
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON gavel.* TO " + account,
+		"GRANT PROCESS, CONNECTION ADMIN ON *.* TO " + account,
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/markercmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/participantcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/recovercmd"
+	"github.com/gavel-tx/gavel/cmd/gavel/internal/schemacmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/txcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/ui"
 )
@@ -79,7 +80,7 @@ all of it or none of it, whatever crashes.`,
 		&cobra.Group{ID: "measure", Title: "Measure:"},
 	)
 	add(root, "start", demo.Command(io), coordinatorcmd.Command(io), participantcmd.Command(io),
-		markercmd.Command(io))
+		schemacmd.Command(io), markercmd.Command(io))
 	add(root, "use", txcmd.Command(io))
 	add(root, "repair", recovercmd.Command(io), logcmd.Command(io), kvcmd.Command(io))
 	add(root, "measure", benchcmd.Command(io))

@@ -119,13 +119,9 @@ func (o options) run(ctx context.Context, io ui.IO) error {
 }
 
 func (o options) database(src resource.Source, name string) (database, error) {
-	text, err := src.Lookup(o.refs[name])
+	target, err := src.Target(name, o.refs[name])
 	if err != nil {
-		return database{}, about(name, err)
-	}
-	target, err := resource.Parse(text)
-	if err != nil {
-		return database{}, about(name, err)
+		return database{}, err
 	}
 	if target.Kind != resource.KindPostgres {
 		return database{}, exit.Usagef("Name the PostgreSQL database itself, also where a "+
@@ -142,13 +138,6 @@ func (o options) database(src resource.Source, name string) (database, error) {
 	}
 	d.statements = pgbranch.MarkerSchema(d.finisher, o.applications...)
 	return d, nil
-}
-
-// about puts the name of the resource before what is wrong with it.
-func about(name string, err error) error {
-	e := *exit.Of(err)
-	e.What = fmt.Sprintf("resource %s: %s", name, e.What)
-	return &e
 }
 
 func (d database) print(io ui.IO) {

@@ -379,15 +379,24 @@ func OpenAll(
 func openRef(
 	ctx context.Context, src Source, name, ref string, o Options,
 ) (Opened, error) {
-	text, err := src.Lookup(ref)
+	target, err := src.Target(name, ref)
 	if err != nil {
-		return Opened{}, about(name, err)
+		return Opened{}, err
+	}
+	return Open(ctx, name, target, o)
+}
+
+// Target is what a reference leads to, for the resource of that name.
+func (s Source) Target(name, ref string) (Target, error) {
+	text, err := s.Lookup(ref)
+	if err != nil {
+		return Target{}, about(name, err)
 	}
 	target, err := Parse(text)
 	if err != nil {
-		return Opened{}, about(name, err)
+		return Target{}, about(name, err)
 	}
-	return Open(ctx, name, target, o)
+	return target, nil
 }
 
 // about puts the name of the resource before what is wrong with its URL.
