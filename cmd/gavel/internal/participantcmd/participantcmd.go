@@ -28,13 +28,15 @@ import (
 
 // options are what a participant can be told.
 type options struct {
-	name, postgres, kv string
-	owner              string
-	grpc, http, data   string
-	kvMax              ui.Size
-	drain              time.Duration
-	secure             settings.Secure
-	log                settings.Log
+	name, postgres   string
+	mysql, kv        string
+	owner            string
+	experimental     bool
+	kvMax            ui.Size
+	grpc, http, data string
+	drain            time.Duration
+	secure           settings.Secure
+	log              settings.Log
 }
 
 const long = `Run a participant next to a database: coordinators reach it as grpc://HOST:PORT,
@@ -45,11 +47,12 @@ which coordinator it heard last, so that one that was replaced cannot act any mo
 func Command(io ui.IO) *cobra.Command {
 	o := options{log: settings.Log{Format: "auto", Level: "info"}}
 	cmd := &cobra.Command{
-		Use:   "participant --name NAME (--postgres URL | --kv DIR)",
+		Use:   "participant --name NAME (--postgres URL | --mysql URL | --kv DIR)",
 		Short: "Run a participant: the sidecar that speaks for one database",
 		Long:  long,
 		Example: `  gavel participant --name bank_a --postgres env:BANK_A --data /var/lib/bank-a
-  gavel participant --name stock --kv /var/lib/stock`,
+  gavel participant --name stock --mysql env:STOCK --data /var/lib/stock
+  gavel participant --name cart --kv /var/lib/cart`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), io) },
 	}
@@ -58,6 +61,9 @@ func Command(io ui.IO) *cobra.Command {
 	fs.StringVar(&o.postgres, "postgres", "", "`URL` of a PostgreSQL database, or env:NAME or "+
 		"file:PATH that holds it")
 	fs.StringVar(&o.owner, "owner-role", "", "`ROLE` that owns prepared branches in PostgreSQL")
+	fs.StringVar(&o.mysql, "mysql", "", "`URL` of a MariaDB database, or env:NAME or file:PATH "+
+		"that holds it")
+	settings.AddExperimental(fs, &o.experimental)
 	fs.StringVar(&o.kv, "kv", "", "`DIR` of an embedded key-value store")
 	fs.Var(&o.kvMax, "kv-max-size", "`SIZE` of what the store may hold, 4GiB by default")
 	fs.StringVar(&o.data, "data", "", "`DIR` of what a participant must not forget")
@@ -77,16 +83,22 @@ func (o options) validate() error {
 	if err := resource.CheckName(o.name); err != nil {
 		return err
 	}
-	if (o.postgres == "") == (o.kv == "") {
-		return exit.Usagef("Give --postgres env:NAME or --kv DIR.",
-			"a participant speaks for one resource: --postgres or --kv")
+	given := 0
+	for _, url := range []string{o.postgres, o.mysql, o.kv} {
+		if url != "" {
+			given++
+		}
 	}
-	if o.postgres != "" && o.kvMax != 0 {
+	if given != 1 {
+		return exit.Usagef("Give --postgres env:NAME, --mysql env:NAME or --kv DIR.",
+			"a participant speaks for one resource: --postgres, --mysql or --kv")
+	}
+	if o.kv == "" && o.kvMax != 0 {
 		return exit.Usagef("Leave it out.", "--kv-max-size is for a store, and this is a database")
 	}
-	if o.postgres != "" && o.data == "" {
+	if o.kv == "" && o.data == "" {
 		return exit.Usagef("Give --data DIR, on a disk as durable as the database's.",
-			"a participant of PostgreSQL needs --data: it must not forget which coordinator it "+
+			"a participant of a database needs --data: it must not forget which coordinator it "+
 				"heard last")
 	}
 	return nil
@@ -140,21 +152,21 @@ func (o options) maxMessage() int {
 }
 
 func (o options) open(ctx context.Context, io ui.IO, log *slog.Logger) (resource.Opened, error) {
-	opts := resource.Options{Logger: log}
+	opts := resource.Options{Logger: log, ExperimentalMySQL: o.experimental}
 	if o.kv != "" {
 		return resource.Open(ctx, o.name, resource.Target{Kind: resource.KindKV, Dir: o.kv,
 			MaxBytes: int64(o.kvMax)}, opts)
 	}
-	text, err := resource.Source{Getenv: io.Getenv}.Lookup(o.postgres)
+	kind, ref := resource.KindPostgres, o.postgres
+	if o.mysql != "" {
+		kind, ref = resource.KindMySQL, o.mysql
+	}
+	target, err := resource.Source{Getenv: io.Getenv}.Target(o.name, ref)
 	if err != nil {
 		return resource.Opened{}, err
 	}
-	target, err := resource.Parse(text)
-	if err != nil {
-		return resource.Opened{}, err
-	}
-	if target.Kind != resource.KindPostgres {
-		return resource.Opened{}, exit.Usagef("", "--postgres holds a URL of another kind: %s",
+	if target.Kind != kind {
+		return resource.Opened{}, exit.Usagef("", "--%s holds a URL of another kind: %s", kind,
 			target)
 	}
 	if o.owner != "" {

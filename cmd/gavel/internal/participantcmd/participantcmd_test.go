@@ -1,6 +1,7 @@
 package participantcmd_test
 
 import (
+	"flag"
 	"io"
 	"net/http"
 	"os"
@@ -20,7 +21,16 @@ import (
 	"github.com/gavel-tx/gavel/txn"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain leaves out what needs a database under -short.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		if err := flag.Set("test.skip", "^TestMariaDB$"); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
@@ -116,20 +126,23 @@ func TestFencesOutliveTheProcess(t *testing.T) {
 // TestADeadDatabase: the process serves, and is not ready; its password is shown nowhere.
 func TestADeadDatabase(t *testing.T) {
 	const secret = "hunter2"
-	file := filepath.Join(t.TempDir(), "dsn")
-	dsn := "postgres://u:" + secret + "@127.0.0.1:1/d"
-	if err := os.WriteFile(file, []byte(dsn), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := clitest.Start(t, "participant", "--name", "bank", "--postgres", "file:"+file,
-		"--owner-role", "gavel_owner", "--data", t.TempDir())
-	code, body := get(t, "http://"+s.HTTP+"/readyz")
-	if code != http.StatusServiceUnavailable || !strings.Contains(body, "[-]resource bank") {
-		t.Errorf("%d %s", code, body)
-	}
-	r := s.Stop(t).Want(t, exit.OK, "postgres://u@127.0.0.1:1/d")
-	if strings.Contains(r.Out+r.Err+body, secret) {
-		t.Errorf("the password is in %s%s%s", r.Out, r.Err, body)
+	for kind, more := range map[string]string{"postgres": "--owner-role=gavel_owner",
+		"mysql": "--experimental-mysql"} {
+		file := filepath.Join(t.TempDir(), "dsn")
+		dsn := kind + "://u:" + secret + "@127.0.0.1:1/d"
+		if err := os.WriteFile(file, []byte(dsn), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := clitest.Start(t, "participant", "--name", "bank", "--"+kind, "file:"+file, more,
+			"--data", t.TempDir())
+		code, body := get(t, "http://"+s.HTTP+"/readyz")
+		if code != http.StatusServiceUnavailable || !strings.Contains(body, "[-]resource bank") {
+			t.Errorf("%d %s", code, body)
+		}
+		r := s.Stop(t).Want(t, exit.OK, kind+"://u@127.0.0.1:1/d")
+		if strings.Contains(r.Out+r.Err+body, secret) {
+			t.Errorf("the password is in %s%s%s", r.Out, r.Err, body)
+		}
 	}
 }
 
@@ -143,7 +156,11 @@ func TestUsage(t *testing.T) {
 		{"--name", "a", "--postgres", "env:X"},
 		{"--name", "a", "--postgres", "env:X", "--data", dir},
 		{"--name", "a", "--postgres", "env:BANK", "--data", dir},
-		{"--name", "a", "--postgres", "mysql://x", "--data", dir},
+		{"--name", "a", "--postgres", "mysql://x/d", "--data", dir},
+		{"--name", "a", "--mysql", "postgres://x/d", "--data", dir},
+		{"--name", "a", "--mysql", "mysql://x/d"},
+		{"--name", "a", "--mysql", "mysql://x/d", "--kv", dir, "--data", dir},
+		{"--name", "a", "--mysql", "mysql://x/d", "--postgres", "postgres://x/d", "--data", dir},
 		{"--name", "a", "--kv", dir, "--log-level", "loud"},
 		{"--name", "a", "--kv", dir, "--kv-max-size", "5"},
 		{"--name", "a", "--postgres", "env:X", "--data", dir, "--kv-max-size", "5GiB"},
