@@ -247,9 +247,16 @@ func parseMySQL(text string) (Target, error) {
 		}
 		dsn += sep + q.Encode()
 	}
-	if _, err := driver.ParseDSN(dsn); err != nil {
+	read, err := driver.ParseDSN(dsn)
+	if err != nil {
 		// This error may hold the password too.
 		return Target{}, badURL("a mysql:// URL has parameters that the driver does not take")
+	}
+	if read.User != c.User || read.Passwd != c.Passwd || read.Net != c.Net ||
+		read.Addr != c.Addr || read.DBName != c.DBName {
+		// Its form has no escapes.
+		return Target{}, badURL("a mysql:// URL has a user with a colon in it, or another name " +
+			"that the driver would take for something else")
 	}
 	return Target{Kind: KindMySQL, DSN: dsn, Addr: Redact(text)}, nil
 }

@@ -74,7 +74,8 @@ func TestParse(t *testing.T) {
 	for _, bad := range []string{"", "kv:", "kv:?max_size=1B", "kv:/x?", "kv:/x?max=1B",
 		"kv:/x?max_size=0B", "grpc:host", "grpc://", "grpc://u:" + secret + "@h:1",
 		"grpc://h:1/x", "mysql://u:" + secret + "@h", "mysql://u:" + secret + "@h:port/d",
-		"mysql:u:" + secret, "mysql://u:" + secret + "@h/d?timeout=" + secret,
+		"mysql:u:" + secret, "mysql://a%3Ab:" + secret + "@h/d",
+		"mysql://u:" + secret + "@h/d?timeout=" + secret,
 		"sqlite://u:" + secret + "@h/d", "postgres://u:" + secret + "@h:port/d",
 		"postgres:u:" + secret, "u:" + secret + "@h", "postgres://u:" + secret + "%zz@h/d"} {
 		_, err := resource.Parse(bad)
