@@ -282,6 +282,13 @@ func (b *Branch) Prepare(ctx context.Context, o PrepareOptions) Verdict {
 }
 
 // fit says why nothing can be prepared here.
+//
+// That the server syncs is asked before XA PREPARE and not once more after it: each branch would
+// wait for one more answer, against somebody who turns syncing off in the instant between the two.
+// Branches that follow are refused. That one is lost only if the server's machine fails within the
+// second in which InnoDB syncs all the same; then its row is gone too, and a decision to commit it
+// ends as HeuristicRollback, which is told. Whether what is committed was synced is asked with its
+// row, in [Finish].
 func (p Place) fit(o PrepareOptions) error {
 	switch {
 	case !o.Expect.IsZero() && p.Identity != o.Expect:

@@ -50,11 +50,13 @@ const (
 // tables of [Schema] the error is [ErrNoSetup].
 func Look(ctx context.Context, conn *sql.Conn) (Place, error) {
 	var p Place
-	err := conn.QueryRowContext(ctx, lookSQL).Scan(&p.Version, &p.Database, &p.ReadOnly, &p.Flush,
+	var readOnly string
+	err := conn.QueryRowContext(ctx, lookSQL).Scan(&p.Version, &p.Database, &readOnly, &p.Flush,
 		&p.BinaryLog, &p.BinaryLogSynced, &p.server, &p.session, &p.system, &p.Position.LSN)
 	if err != nil {
 		return Place{}, setupError(err)
 	}
+	p.ReadOnly = isOn(readOnly)
 	p.Position.Timeline = timeline
 	p.Identity = identityOf(p.system, p.server, p.Database)
 	return p, nil
@@ -63,9 +65,21 @@ func Look(ctx context.Context, conn *sql.Conn) (Place, error) {
 // About is Look without the tables of [Schema]: the place has no identity and no position.
 func About(ctx context.Context, conn *sql.Conn) (Place, error) {
 	var p Place
+	var readOnly string
 	err := conn.QueryRowContext(ctx, "SELECT "+aboutColumns).Scan(&p.Version, &p.Database,
-		&p.ReadOnly, &p.Flush, &p.BinaryLog, &p.BinaryLogSynced, &p.server, &p.session)
+		&readOnly, &p.Flush, &p.BinaryLog, &p.BinaryLogSynced, &p.server, &p.session)
+	p.ReadOnly = isOn(readOnly)
 	return p, err
+}
+
+// isOn reads a setting that is a number at some versions of the server and a word at others, which
+// may be of more than two, as read_only of MariaDB 12 is: everything that is not off is on.
+func isOn(text string) bool {
+	switch strings.ToUpper(text) {
+	case "", "0", "OFF":
+		return false
+	}
+	return true
 }
 
 // identityOf mixes the server's id into the number that was drawn, by an odd constant so that no
