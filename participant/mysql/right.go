@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/participant/mysql/xabranch"
@@ -17,8 +18,8 @@ import (
 const (
 	// maxRights bounds the logs that one adapter finishes branches for, each with a connection.
 	maxRights = 16
-	// endTimeout bounds the wait for one session to end, in seconds, at the server.
-	endTimeout = 5
+	// endTimeout bounds the wait for the holder of the right to end, and for its crew.
+	endTimeout = 5 * time.Second
 	// crewPlaces are the places of a crew. No process has more connections.
 	crewPlaces = maxMaxConns
 )
@@ -227,16 +228,32 @@ func (t *right) takeIn(ctx context.Context, tx *sql.Tx, instance string) error {
 
 // endHolder ends the session that holds a lock, if any does, and takes the lock.
 func endHolder(ctx context.Context, tx *sql.Tx, lock string, holder uint64) error {
-	if holder != 0 {
-		_, err := tx.ExecContext(ctx, fmt.Sprintf("KILL CONNECTION %d", holder))
-		if err != nil && xabranch.Number(err) != numNoThread {
-			return fmt.Errorf("%w: end session %d of an older epoch: %w",
-				participant.ErrNotResolver, holder, err)
-		}
+	if err := kill(ctx, tx, holder); err != nil {
+		return err
 	}
+	return inherit(ctx, tx, lock, holder, endTimeout)
+}
+
+// kill tells a session to end. Zero is none.
+func kill(ctx context.Context, tx *sql.Tx, holder uint64) error {
+	if holder == 0 {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("KILL CONNECTION %d", holder))
+	if err != nil && xabranch.Number(err) != numNoThread {
+		return fmt.Errorf("%w: end session %d of an older epoch: %w",
+			participant.ErrNotResolver, holder, err)
+	}
+	return nil
+}
+
+// inherit takes the lock of a session that was told to end.
+func inherit(
+	ctx context.Context, tx *sql.Tx, lock string, holder uint64, wait time.Duration,
+) error {
 	var got sql.NullBool
-	err := tx.QueryRowContext(ctx, fmt.Sprintf("SELECT GET_LOCK(%s, %d)", lock,
-		endTimeout)).Scan(&got)
+	err := tx.QueryRowContext(ctx, fmt.Sprintf("SELECT GET_LOCK(%s, %.3f)", lock,
+		wait.Seconds())).Scan(&got)
 	if err == nil && !got.Bool {
 		err = fmt.Errorf("%w: session %d of an older epoch did not end",
 			participant.ErrNotResolver, holder)
@@ -248,7 +265,8 @@ func endHolder(ctx context.Context, tx *sql.Tx, lock string, holder uint64) erro
 const numNoThread = 1094
 
 // endCrew ends all sessions that hold a place, and returns when none is left. A session that is
-// killed gives its place up when it has ended what it was doing.
+// killed gives its place up when it has ended what it was doing: all of them are told first, so
+// that they end at once, and together they are waited for as long as for one.
 func (t *right) endCrew(ctx context.Context, tx *sql.Tx) error {
 	columns := make([]string, crewPlaces)
 	holders := make([]uint64, crewPlaces)
@@ -261,12 +279,19 @@ func (t *right) endCrew(ctx context.Context, tx *sql.Tx) error {
 	if err != nil {
 		return err
 	}
+	for _, holder := range holders {
+		if err := kill(ctx, tx, holder); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
 	for i, holder := range holders {
 		if holder == 0 {
 			continue
 		}
 		lock := t.place(i)
-		if err := endHolder(ctx, tx, lock, holder); err != nil {
+		rest := max(endTimeout-time.Since(began), 0)
+		if err := inherit(ctx, tx, lock, holder, rest); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, "DO RELEASE_LOCK("+lock+")"); err != nil {
