@@ -203,7 +203,7 @@ func (c *finishing) round(
 	if _, err := c.r.connector.look(ctx, s); err != nil {
 		return nil, err
 	}
-	again, err := c.send(ctx, s, free)
+	again, err := c.send(ctx, s, free, seen)
 	return append(waiting, again...), err
 }
 
@@ -243,7 +243,9 @@ func (c *finishing) place(s *session, i int, at xabranch.Seen) step {
 
 // send finishes branches, and returns those about which the server knew nothing: one that was
 // prepared without a user lock may be attached, and one may have been finished by another session.
-func (c *finishing) send(ctx context.Context, s *session, free []int) (again []int, err error) {
+func (c *finishing) send(
+	ctx context.Context, s *session, free []int, seen map[txn.Name]xabranch.Seen,
+) (again []int, err error) {
 	names := make([]txn.Name, len(free))
 	for n, i := range free {
 		names[n] = c.branches[i].Name
@@ -260,6 +262,10 @@ func (c *finishing) send(ctx context.Context, s *session, free []int) (again []i
 		switch {
 		case f.Result == xabranch.FinishDone && c.commit:
 			c.findings[i] = participant.Finding{Standing: txn.StandingCommitted}
+		case f.Result == xabranch.FinishDone && !seen[names[n]].HasRow:
+			// That no row is left proves nothing where there was none.
+			c.findings[i] = participant.Finding{Standing: txn.StandingGone, Reason: "the server " +
+				"says that it is rolled back, and it had no row to prove that by"}
 		case f.Result == xabranch.FinishDone:
 			c.findings[i] = participant.Finding{Standing: txn.StandingRolledBack}
 		default:

@@ -174,7 +174,8 @@ func TestAHangingApplication(t *testing.T) {
 	}
 }
 
-// What was prepared without a row is not voted for and not committed; a rollback ends it.
+// What was prepared without a row is not voted for and not committed; a rollback ends it, and
+// nothing proves that it did.
 func TestWithoutARow(t *testing.T) {
 	r, f, b := openResource(t, config(srv)), newFence(), participant.Branch{Name: newName()}
 	raw(t, b.Name, []string{"XA START", "work", "XA END", "XA PREPARE"})
@@ -200,8 +201,11 @@ func TestWithoutARow(t *testing.T) {
 		if got[0].Standing == txn.StandingUnknown {
 			endSessions(t, "app")
 		}
-		return got[0].Standing == txn.StandingRolledBack
+		return got[0].Standing == txn.StandingGone && got[0].Reason != ""
 	})
+	if l, err = r.List(t.Context(), f); err != nil || len(l.Branches) != 0 {
+		t.Errorf("listed %+v, %v", l.Branches, err)
+	}
 	if effect(t, srv, b.Name.String()) {
 		t.Error("it is committed")
 	}
