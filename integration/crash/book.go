@@ -15,8 +15,11 @@ type Transfer struct {
 	// Answer is the last word that the teller had, and Why the error behind it.
 	Answer Answer
 	Why    string
-	// A and B are the amounts of its rows at the two databases: one each, or none at all.
-	A, B []int64
+	// Rows are the amounts of its rows at every place where it was to change something, and at every
+	// other one that has some: one each, or none at all.
+	Rows [][]int64
+	// Refused says that it asked for what one place must refuse.
+	Refused bool
 	// Outcome is what the coordinator says now. It is asked about every ID.
 	Outcome txn.Outcome
 	// Decided says that the log holds a decision to commit ID.
@@ -29,13 +32,13 @@ type Transfer struct {
 // Book is what was found when a round was over.
 type Book struct {
 	Transfers []Transfer
-	// Prepared are the prepared names that are still at a database.
+	// Prepared are the prepared names that are still somewhere.
 	Prepared []string
-	// Sum is that of all balances at both databases, and Want what it was at the beginning.
+	// Sum is that of all balances everywhere, and Want what it was at the beginning.
 	Sum, Want int64
 	// Trails are what both databases know of their counters.
 	Trails [2]Trail
-	// Alarms are the errors in the journals of the coordinator and the sidecars.
+	// Alarms are the errors in the journals of the coordinator and of the processes beside it.
 	Alarms []string
 	// Damage is what the verification of the log complained of.
 	Damage string
@@ -50,6 +53,7 @@ const (
 	WrongAmount     Kind = "wrong amount"
 	TwiceApplied    Kind = "applied twice"
 	Stranger        Kind = "rows of a transfer that never asked for a commit"
+	NotRefused      Kind = "committed, and it had to be refused"
 	FalseCommit     Kind = "a false answer: committed"
 	FalseRollback   Kind = "a false answer: rolled back"
 	HeuristicEnd    Kind = "a heuristic outcome"
@@ -101,8 +105,8 @@ func (b Book) Check() []Violation {
 
 // String is the whole transfer, for people.
 func (t Transfer) String() string {
-	return fmt.Sprintf("transfer %d, transaction %s: answer %s, rows %v and %v, outcome %s, "+
-		"decided in the log: %v; %s", t.N, t.ID, t.Answer, t.A, t.B, t.Outcome, t.Decided, t.Why)
+	return fmt.Sprintf("transfer %d, transaction %s: answer %s, rows %v, outcome %s, "+
+		"decided in the log: %v; %s", t.N, t.ID, t.Answer, t.Rows, t.Outcome, t.Decided, t.Why)
 }
 
 // faults are the promises that one transfer breaks. Where its rows contradict each other, nothing
@@ -112,7 +116,7 @@ func (t Transfer) faults() []Kind {
 		return []Kind{kind}
 	}
 	var out []Kind
-	whole := len(t.A) == 1
+	whole := t.whole()
 	switch {
 	case t.Answer == Heuristic || t.Outcome.IsHeuristic():
 		out = append(out, HeuristicEnd)
@@ -121,8 +125,12 @@ func (t Transfer) faults() []Kind {
 	case t.Answer == RolledBack && whole:
 		out = append(out, FalseRollback)
 	}
+	if t.Refused && whole {
+		out = append(out, NotRefused)
+	}
 	if t.ID.IsZero() {
-		if whole {
+		// One that a single database commits has no transaction, and has asked all the same.
+		if whole && t.Asked == 0 {
 			out = append(out, Stranger)
 		}
 		return out
@@ -135,16 +143,29 @@ func (t Transfer) faults() []Kind {
 
 // rowFault looks at the rows alone. Twice comes first: a row too many at one side is no half.
 func (t Transfer) rowFault() (Kind, bool) {
+	least, most, sum := 0, 0, int64(0)
+	for i, amounts := range t.Rows {
+		most = max(most, len(amounts))
+		if i == 0 || len(amounts) < least {
+			least = len(amounts)
+		}
+		for _, a := range amounts {
+			sum += a
+		}
+	}
 	switch {
-	case len(t.A) > 1 || len(t.B) > 1:
+	case most > 1:
 		return TwiceApplied, true
-	case len(t.A) != len(t.B):
+	case least != most:
 		return HalfTransfer, true
-	case len(t.A) == 1 && t.A[0]+t.B[0] != 0:
+	case sum != 0:
 		return WrongAmount, true
 	}
 	return "", false
 }
+
+// whole says that it has its rows, where they do not contradict each other.
+func (t Transfer) whole() bool { return len(t.Rows) > 0 && len(t.Rows[0]) == 1 }
 
 func (t Transfer) outcomeFaults(whole bool) []Kind {
 	switch {

@@ -10,8 +10,8 @@ import (
 
 // good is a committed transfer about which everybody agrees.
 func good() crash.Transfer {
-	return crash.Transfer{N: 1, ID: txn.NewID(1, 1), Answer: crash.Committed, A: []int64{-5},
-		B: []int64{5}, Outcome: txn.OutcomeCommitted, Decided: true}
+	return crash.Transfer{N: 1, ID: txn.NewID(1, 1), Answer: crash.Committed,
+		Rows: [][]int64{{-5}, {5}}, Outcome: txn.OutcomeCommitted, Decided: true}
 }
 
 // gone is a transfer that was rolled back, about which everybody agrees.
@@ -44,15 +44,15 @@ func TestTransfersAreJudged(t *testing.T) {
 			bend: func(x *crash.Transfer) { x.Answer = crash.InDoubt }},
 
 		{name: "a row at the first side only", start: good,
-			bend: func(x *crash.Transfer) { x.B = nil }, want: kinds(crash.HalfTransfer)},
+			bend: func(x *crash.Transfer) { x.Rows[1] = nil }, want: kinds(crash.HalfTransfer)},
 		{name: "a row at the second side only", start: gone,
-			bend: func(x *crash.Transfer) { x.B = []int64{5} }, want: kinds(crash.HalfTransfer)},
+			bend: func(x *crash.Transfer) { x.Rows = [][]int64{nil, {5}} }, want: kinds(crash.HalfTransfer)},
 		{name: "another amount", start: good,
-			bend: func(x *crash.Transfer) { x.B = []int64{4} }, want: kinds(crash.WrongAmount)},
+			bend: func(x *crash.Transfer) { x.Rows[1] = []int64{4} }, want: kinds(crash.WrongAmount)},
 		{name: "two rows at one side", start: good,
-			bend: func(x *crash.Transfer) { x.B = []int64{5, 5} }, want: kinds(crash.TwiceApplied)},
+			bend: func(x *crash.Transfer) { x.Rows[1] = []int64{5, 5} }, want: kinds(crash.TwiceApplied)},
 		{name: "two rows at both", start: good, want: kinds(crash.TwiceApplied),
-			bend: func(x *crash.Transfer) { x.A, x.B = []int64{-5, -5}, []int64{5, 5} }},
+			bend: func(x *crash.Transfer) { x.Rows = [][]int64{{-5, -5}, {5, 5}} }},
 
 		{name: "the client heard committed, and it is not", start: gone,
 			bend: func(x *crash.Transfer) { x.Answer = crash.Committed },
@@ -86,6 +86,18 @@ func TestTransfersAreJudged(t *testing.T) {
 			bend: func(x *crash.Transfer) { x.Decided = true }, want: kinds(crash.LogDiffers)},
 		{name: "rows of a transfer that nobody began", start: good, want: kinds(crash.Stranger),
 			bend: func(x *crash.Transfer) { x.ID, x.Answer = txn.ID{}, crash.NoAnswer }},
+		{name: "committed by one database, which needs no transaction", start: good,
+			bend: func(x *crash.Transfer) { x.ID, x.Asked = txn.ID{}, 1 }},
+		{name: "one place of four has no row", start: good, want: kinds(crash.HalfTransfer),
+			bend: func(x *crash.Transfer) { x.Rows = [][]int64{{-3}, {1}, nil, {2}} }},
+		{name: "twice at one place of four", start: good, want: kinds(crash.TwiceApplied),
+			bend: func(x *crash.Transfer) { x.Rows = [][]int64{{-3}, {1}, {1, 1}, {1}} }},
+		{name: "all of four", start: good,
+			bend: func(x *crash.Transfer) { x.Rows = [][]int64{{-3}, {1}, {1}, {1}} }},
+		{name: "more than an account has", start: good, want: kinds(crash.NotRefused),
+			bend: func(x *crash.Transfer) { x.Refused = true }},
+		{name: "more than an account has, and refused", start: gone,
+			bend: func(x *crash.Transfer) { x.Refused = true }},
 	} {
 		x := c.start()
 		if c.bend != nil {
@@ -124,7 +136,7 @@ func TestBooksAreJudged(t *testing.T) {
 	b.Alarms, b.Damage = []string{"help"}, "torn"
 	expectKinds(t, "alarm and damage", b, kinds(crash.Alarmed, crash.LogDamaged))
 	b = clean()
-	b.Transfers[0].B = nil
+	b.Transfers[0].Rows[1] = nil
 	text := b.Check()[0].String()
 	for _, part := range []string{string(crash.HalfTransfer), "transfer 1", good().ID.String()} {
 		if !strings.Contains(text, part) {

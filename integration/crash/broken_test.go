@@ -59,16 +59,6 @@ func committedIn(t *testing.T, b crash.Book) int64 {
 	return b.Transfers[i].N
 }
 
-// learn is what the tellers said, with the coordinator's word to each.
-func (w *world) learn() []crash.Transfer {
-	w.t.Helper()
-	transfers := w.slips.all()
-	for i := range transfers {
-		w.learnOutcome(&transfers[i])
-	}
-	return transfers
-}
-
 // breakages break, and repair, the committed transfer n, and what is around it.
 func breakages(n int64) []breakage {
 	hide := fmt.Sprintf("UPDATE ledger SET n = -n WHERE n = %d", n)

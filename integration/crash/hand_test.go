@@ -121,7 +121,7 @@ func (w *world) judge(id txn.ID, outcome txn.Outcome, half bool) {
 		return
 	}
 	x := book.Transfers[i]
-	if x.Answer != crash.Heuristic || (len(x.A) != len(x.B)) != half {
+	if x.Answer != crash.Heuristic || (len(x.Rows[0]) != len(x.Rows[1])) != half {
 		w.fatal("the client was not told, or the rows are others: " + x.String())
 	}
 	w.checkAlarms(book.Alarms, id)
@@ -130,7 +130,7 @@ func (w *world) judge(id txn.ID, outcome txn.Outcome, half bool) {
 	// What is left over is as if this transfer had never been.
 	book.Transfers = slices.Delete(book.Transfers, i, i+1)
 	book.Alarms = nil
-	for _, amount := range append(x.A, x.B...) {
+	for _, amount := range slices.Concat(x.Rows...) {
 		w.want += amount
 	}
 	book.Want = w.want

@@ -125,7 +125,7 @@ func commits(transfers []crash.Transfer) (history []porcupine.Operation) {
 
 // reader asks for outcomes while everything around it breaks, from the transfers that it hears of.
 type reader struct {
-	w    *world
+	g    *rig
 	stop context.CancelFunc
 	join sync.WaitGroup
 	// history belongs to the reader's goroutine until it has ended.
@@ -136,13 +136,13 @@ type reader struct {
 // maxReads bounds the history of one round.
 const maxReads = 5000
 
-func (w *world) startReader() *reader {
-	r := &reader{w: w}
+func (g *rig) startReader() *reader {
+	r := &reader{g: g}
 	var ctx context.Context
-	ctx, r.stop = context.WithCancel(w.t.Context())
-	rng := rand.New(rand.NewPCG(w.rng.Uint64(), 0))
+	ctx, r.stop = context.WithCancel(g.t.Context())
+	rng := rand.New(rand.NewPCG(g.rng.Uint64(), 0))
 	r.join.Go(func() { r.read(ctx, rng) })
-	w.t.Cleanup(r.end)
+	g.t.Cleanup(r.end)
 	return r
 }
 
@@ -159,7 +159,7 @@ func (r *reader) read(ctx context.Context, rng *rand.Rand) {
 	tick := time.NewTicker(again)
 	defer tick.Stop()
 	for ctx.Err() == nil && len(r.history) < maxReads && r.err == nil {
-		all := r.w.slips.all()
+		all := r.g.slips.all()
 		if n := len(all); n > 0 {
 			r.ask(ctx, all[n-1-rng.IntN(min(n, fresh))].ID)
 		}
@@ -176,7 +176,7 @@ func (r *reader) ask(ctx context.Context, id txn.ID) {
 		return
 	}
 	call := crash.Now()
-	result, err := r.w.asking.Outcome(ctx, id)
+	result, err := r.g.asking.Outcome(ctx, id)
 	switch {
 	case err != nil && !errors.Is(err, txn.ErrUnknown) && ctx.Err() == nil:
 		r.err = fmt.Errorf("outcome of %s: %w", id, err)
@@ -203,9 +203,9 @@ func registerOf(r txn.Result) (register, bool) {
 }
 
 // checkHistory ends the test if no order of the operations explains all answers.
-func (w *world) checkHistory(r *reader, transfers []crash.Transfer) {
-	w.t.Helper()
-	w.must(r.err)
+func (g *rig) checkHistory(r *reader, transfers []crash.Transfer) {
+	g.t.Helper()
+	g.must(r.err)
 	history := append(commits(transfers), r.history...)
 	result, _ := porcupine.CheckOperationsVerbose(model(), history, hang)
 	if result == porcupine.Ok {
@@ -219,7 +219,7 @@ func (w *world) checkHistory(r *reader, transfers []crash.Transfer) {
 			}
 		}
 	}
-	w.fatal(fmt.Sprintf("the history of answers is %s:\n%s", result, b.String()))
+	g.fatal(fmt.Sprintf("the history of answers is %s:\n%s", result, b.String()))
 }
 
 // op is one line of a history for the tests of the model.

@@ -1,7 +1,6 @@
 package crash_test
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -70,41 +69,6 @@ func chosen(cells []crash.Cell, part string) []crash.Cell {
 	})
 }
 
-// from is the first number of the round's transfers.
-func (w *world) from() int64 { return w.round * 1_000_000 }
-
-// open begins a round: the teller works, and it works so well that some transfers commit.
-func (w *world) open() {
-	w.t.Helper()
-	w.round++
-	w.slips.begin(w.from())
-	w.teller.order(fmt.Sprintf("go %d", w.from()))
-	w.awaitCommits(1 + w.rng.IntN(4))
-}
-
-// awaitCommits waits until the teller has heard of so many more commits.
-func (w *world) awaitCommits(more int) {
-	w.t.Helper()
-	before, _, err := w.slips.state()
-	w.must(err)
-	w.await("transfers to commit", func(context.Context) bool {
-		n, _, err := w.slips.state()
-		w.must(err)
-		return n >= before+more
-	})
-}
-
-// closeRound lets the teller finish what is under way.
-func (w *world) closeRound() {
-	w.t.Helper()
-	w.teller.order("rest")
-	w.await("the teller to rest", func(context.Context) bool {
-		_, rests, err := w.slips.state()
-		w.must(err)
-		return rests
-	})
-}
-
 // killRound is one kill, and everything that must hold after it.
 func (w *world) killRound(c crash.Cell) {
 	w.t.Helper()
@@ -119,36 +83,7 @@ func (w *world) killRound(c crash.Cell) {
 // reach waits until a process stands at a step.
 func (w *world) reach(step string) held {
 	w.t.Helper()
-	trap := w.post.arm(step, w.skip(step))
-	if step == "duringRecovery" {
-		w.kill(w.coordinator)
-		w.coordinator = w.startCoordinator()
-	}
-	return w.caught(trap)
-}
-
-// caught waits until a trap has caught somebody.
-func (w *world) caught(trap *trap) (h held) {
-	w.t.Helper()
-	w.await("a process at "+trap.step, func(context.Context) bool {
-		select {
-		case h = <-trap.caught:
-			return true
-		default:
-			return false
-		}
-	})
-	return h
-}
-
-// skip is how many reports of a step are let by, so that it is not always the first transaction
-// after a quiet moment that is hit. Some steps are rare, and one comes once in a life.
-func (w *world) skip(step string) int {
-	switch step {
-	case "duringRecovery", "duringCheckpoint", "duringRoll":
-		return 0
-	}
-	return w.rng.IntN(8)
+	return w.rig.reach(step, func() { w.strike(crash.Coordinator)() })
 }
 
 // strike kills a victim, which is gone when it returns. The function that it returns starts the

@@ -2,15 +2,8 @@ package crash_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os/exec"
-	"strings"
 
-	"github.com/gavel-tx/gavel/coordinator"
 	"github.com/gavel-tx/gavel/integration/crash"
-	"github.com/gavel-tx/gavel/txlog/vfs"
-	"github.com/gavel-tx/gavel/txn"
 )
 
 // observe writes the book of the round. The order matters: once every outcome is final and nothing
@@ -41,27 +34,10 @@ func (w *world) look(transfers []crash.Transfer) crash.Book {
 		book.Trails[i], err = s.trail(ctx)
 		w.must(err)
 	}
-	book.Transfers = enter(transfers, rows[0], rows[1])
+	book.Transfers = enter(transfers, nil, rows[:]...)
 	w.readLog(book.Transfers)
 	w.sort(&book, w.alarms())
 	return book
-}
-
-// learnOutcome asks the coordinator until it knows: a transaction whose client is dead is undecided
-// until its time is over.
-func (w *world) learnOutcome(t *crash.Transfer) {
-	w.t.Helper()
-	if t.ID.IsZero() {
-		return
-	}
-	w.await("the outcome of "+t.ID.String(), func(ctx context.Context) bool {
-		r, err := w.asking.Outcome(ctx, t.ID)
-		if err != nil && !errors.Is(err, txn.ErrUnknown) {
-			w.fatal(fmt.Sprintf("the coordinator refuses to tell the outcome of %s: %v", t.ID, err))
-		}
-		t.Outcome = r.Outcome
-		return err == nil && r.Outcome != txn.OutcomeUnknown
-	})
 }
 
 // prepared are the names at both databases.
@@ -90,38 +66,6 @@ func (w *world) markers(ctx context.Context) []string {
 	return all
 }
 
-// readLog reads the decisions from the files of the log, beside the coordinator that writes them.
-// Every decision that somebody has heard of was durable before.
-func (w *world) readLog(transfers []crash.Transfer) {
-	w.t.Helper()
-	state, _, err := coordinator.ReadState(vfs.OS(), w.logDir())
-	w.must(err)
-	for i := range transfers {
-		transfers[i].Decided = state.Committed(transfers[i].ID)
-	}
-}
-
-// verifyLog has the command verify the log, and returns what it says of a damaged one.
-func (w *world) verifyLog(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, shared.gavel, "log", "verify", w.logDir()).CombinedOutput()
-	if err != nil {
-		return fmt.Sprintf("gavel log verify: %v: %s", err, out)
-	}
-	return ""
-}
-
-// alarms are what a person would have been called for since the last look.
-func (w *world) alarms() []alarm {
-	w.t.Helper()
-	var all []alarm
-	for _, j := range w.journals {
-		text, err := j.news()
-		w.must(err)
-		all = append(all, alarms(text)...)
-	}
-	return all
-}
-
 // sort puts every call for a person into the book: no crash here needs one, so that each is a
 // promise broken. A decoy is meant to be reported, and is. So is, once more with each start of a
 // coordinator and not without one, a transaction that waits for a person already.
@@ -144,16 +88,4 @@ func (w *world) gate() {
 	w.t.Helper()
 	w.closeRound()
 	w.report(w.observe())
-}
-
-// report ends the test if a book has violations.
-func (w *world) report(book crash.Book) {
-	w.t.Helper()
-	if violations := book.Check(); len(violations) > 0 {
-		var b strings.Builder
-		for _, v := range violations {
-			fmt.Fprintln(&b, "VIOLATED:", v)
-		}
-		w.fatal(b.String())
-	}
 }

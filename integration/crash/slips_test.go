@@ -82,27 +82,34 @@ func (s *slips) all() []crash.Transfer {
 	return out
 }
 
-// enter puts the rows of both databases to their transfers. Rows of transfers of which no teller
-// has spoken are transfers too.
-func enter(transfers []crash.Transfer, a, b []row) []crash.Transfer {
-	at := map[int64]int{}
-	for i, t := range transfers {
-		at[t.N] = i
+// enter puts the rows of all places to their transfers. A transfer is about the places that about
+// names, or about all where that is nil, and about every other one that has a row of it. Rows of
+// transfers of which no teller has spoken are transfers too.
+func enter(
+	transfers []crash.Transfer, about func(n int64, place int) bool, places ...[]row,
+) []crash.Transfer {
+	found := make([]map[int64][]int64, len(places))
+	known := map[int64]bool{}
+	for _, t := range transfers {
+		known[t.N] = true
 	}
-	find := func(n int64) *crash.Transfer {
-		if _, known := at[n]; !known {
-			at[n] = len(transfers)
-			transfers = append(transfers, crash.Transfer{N: n})
+	for i, rows := range places {
+		found[i] = map[int64][]int64{}
+		for _, r := range rows {
+			found[i][r.N] = append(found[i][r.N], r.Amount)
+			if !known[r.N] {
+				known[r.N] = true
+				transfers = append(transfers, crash.Transfer{N: r.N})
+			}
 		}
-		return &transfers[at[n]]
 	}
-	for _, r := range a {
-		t := find(r.N)
-		t.A = append(t.A, r.Amount)
-	}
-	for _, r := range b {
-		t := find(r.N)
-		t.B = append(t.B, r.Amount)
+	for k := range transfers {
+		t := &transfers[k]
+		for i := range places {
+			if rows := found[i][t.N]; about == nil || about(t.N, i) || rows != nil {
+				t.Rows = append(t.Rows, rows)
+			}
+		}
 	}
 	return transfers
 }
@@ -150,14 +157,21 @@ func sameTransfer(a, b crash.Transfer) bool { return a.String() == b.String() }
 
 func TestRowsAreEntered(t *testing.T) {
 	known := []crash.Transfer{{N: 1}, {N: 2}}
-	got := enter(known, []row{{1, -5}, {7, -1}}, []row{{1, 5}, {2, 3}, {2, 3}})
+	a, b := []row{{1, -5}, {7, -1}}, []row{{1, 5}, {2, 3}, {2, 3}}
+	got := enter(known, nil, a, b)
 	want := []crash.Transfer{
-		{N: 1, A: []int64{-5}, B: []int64{5}},
-		{N: 2, B: []int64{3, 3}},
-		{N: 7, A: []int64{-1}},
+		{N: 1, Rows: [][]int64{{-5}, {5}}},
+		{N: 2, Rows: [][]int64{nil, {3, 3}}},
+		{N: 7, Rows: [][]int64{{-1}, nil}},
 	}
 	if !slices.EqualFunc(got, want, sameTransfer) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+	first := func(_ int64, place int) bool { return place == 0 }
+	some := enter([]crash.Transfer{{N: 1}, {N: 3}, {N: 7}}, first, a, b)
+	if len(some) != 4 || len(some[0].Rows) != 2 || len(some[1].Rows) != 1 ||
+		len(some[2].Rows) != 1 || len(some[3].Rows) != 2 {
+		t.Errorf("about the first place: %v", some)
 	}
 	if kinds := kindsOf(crash.Book{Transfers: got}); !strings.Contains(kinds, "half") {
 		t.Errorf("violations: %s", kinds)

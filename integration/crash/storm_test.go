@@ -1,7 +1,6 @@
 package crash_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
@@ -111,14 +110,4 @@ func (w *world) fell(v crash.Fault, n int) {
 	default:
 		w.fatal("nobody knows how to kill for " + string(v))
 	}
-}
-
-// passSteps lets so many steps go by, of whatever process. It is how a moment is drawn without a
-// clock.
-func (w *world) passSteps(n int) {
-	w.t.Helper()
-	until := w.post.arrivals() + n
-	w.await("something to happen", func(context.Context) bool {
-		return w.post.arrivals() >= until
-	})
 }

@@ -6,23 +6,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/gavel-tx/gavel/client/remote"
 	"github.com/gavel-tx/gavel/integration/crash"
 	"github.com/gavel-tx/gavel/integration/proxy"
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 	"github.com/gavel-tx/gavel/txn"
 )
-
-// hang is how long anything is waited for before it counts as never. No healthy run comes near.
-const hang = 60 * time.Second
 
 // layout is how an installation is put together. The zero layout is in-process, over the shared
 // servers, without anything between a process and what it calls.
@@ -43,26 +37,10 @@ type layout struct {
 // world is one installation: a coordinator, a teller, the sidecars of its mode, two databases.
 type world struct {
 	layout
-	t    *testing.T
-	rng  *rand.Rand
-	dir  string
-	post *post
-
-	sides       [2]*side
-	coordinator *process
-	teller      *process
-	sidecars    []*process
-	addresses   map[string]string
-	journals    map[string]*journal
-
-	slips  *slips
-	asking *remote.Client
-	round  int64
-	want   int64
+	*rig
+	sides [2]*side
 	// reminders are those that are due about transactions that wait for a person.
 	reminders map[txn.ID]int
-	// begun is how the round that runs is called, for a failure's story.
-	begun string
 }
 
 // newWorld starts everything, in databases of its own.
@@ -81,16 +59,12 @@ func build(t *testing.T, l layout, rng *rand.Rand) *world {
 		l.ground = loopback{}
 	}
 	w := &world{
-		layout: l, t: t, rng: rng, dir: t.TempDir(), post: newPost(t), slips: &slips{},
-		addresses: map[string]string{}, journals: map[string]*journal{},
-		reminders: map[txn.ID]int{},
+		layout: l, reminders: map[txn.ID]int{},
+		rig: newRig(t, "mode "+l.mode.String(), l.ground, rng,
+			"coordinator", crash.ResourceA, crash.ResourceB),
 	}
-	w.slips.begin(0)
 	w.makeSides()
 	t.Cleanup(w.end)
-	for _, name := range []string{"coordinator", crash.ResourceA, crash.ResourceB} {
-		w.addresses[name] = w.ground.address(t, name, rng)
-	}
 	w.initLog()
 	if w.mode == crash.Sidecars {
 		w.sidecars = []*process{w.startSidecar(0), w.startSidecar(1)}
@@ -98,72 +72,13 @@ func build(t *testing.T, l layout, rng *rand.Rand) *world {
 	w.coordinator = w.startCoordinator()
 	w.teller = w.startTeller()
 	w.asking = w.dial()
-	w.await("resources to be registered", w.registered)
+	w.await("resources to be registered", w.registered(beginBoth().Resources))
 	return w
-}
-
-// dial makes a client of the coordinator's for the test itself.
-func (w *world) dial() *remote.Client {
-	w.t.Helper()
-	opts := append(w.ground.dialing(), remote.WithPauses(
-		remote.Pauses{First: again, Most: 10 * again}))
-	c, err := remote.Dial(w.addresses["coordinator"], opts...)
-	w.must(err)
-	return c
-}
-
-func (w *world) must(err error) {
-	w.t.Helper()
-	if err != nil {
-		w.fatal(err.Error())
-	}
-}
-
-// fatal ends the test with everything that helps to understand it.
-func (w *world) fatal(what string) {
-	w.t.Helper()
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s\nmode %s, %s\nthe last steps:\n%s", what, w.mode, w.begun, w.post.story(80))
-	for name, j := range w.journals {
-		fmt.Fprintf(&b, "the journal of %s ends:\n%s\n", name, tail(j.file, 3000))
-	}
-	w.t.Fatal(b.String())
-}
-
-// context is for one wait.
-func (w *world) context() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(w.t.Context(), hang)
 }
 
 // backgroundContext is for what happens after the test.
 func backgroundContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), hang)
-}
-
-// await asks until the answer is yes. The death of a process that nobody killed ends the test.
-func (w *world) await(what string, yes func(context.Context) bool) {
-	w.t.Helper()
-	ctx, cancel := w.context()
-	defer cancel()
-	tick := time.NewTicker(again)
-	defer tick.Stop()
-	for !yes(ctx) {
-		w.checkAlive()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			w.fatal("waited in vain for " + what)
-		}
-	}
-}
-
-func (w *world) checkAlive() {
-	w.t.Helper()
-	for _, p := range append([]*process{w.coordinator, w.teller}, w.sidecars...) {
-		if p != nil && p.lost() {
-			w.fatal(fmt.Sprintf("%s ended, and nobody killed it: %v", p.name, p.err))
-		}
-	}
 }
 
 func (w *world) makeSides() {
@@ -204,51 +119,12 @@ func tcpAddress(s *pghost.Server) string {
 
 // end kills everything.
 func (w *world) end() {
-	for _, p := range append([]*process{w.teller, w.coordinator}, w.sidecars...) {
-		if p != nil {
-			p.kill()
-		}
-	}
+	w.rig.end()
 	ctx, cancel := backgroundContext()
 	defer cancel()
 	for _, s := range w.sides {
 		s.close(ctx)
 	}
-	if w.asking != nil {
-		_ = w.asking.Close()
-	}
-}
-
-func (w *world) logDir() string { return filepath.Join(w.dir, "log") }
-
-func (w *world) initLog() {
-	w.t.Helper()
-	out, err := exec.CommandContext(w.t.Context(), shared.gavel, "log", "init",
-		w.logDir()).CombinedOutput()
-	if err != nil {
-		w.fatal(fmt.Sprintf("gavel log init: %v: %s", err, out))
-	}
-}
-
-// start starts one life of a program.
-func (w *world) start(p program) *process {
-	w.t.Helper()
-	p.journal = filepath.Join(w.dir, p.name+".journal")
-	if w.journals[p.name] == nil {
-		w.journals[p.name] = &journal{file: p.journal}
-	}
-	p.env = append(p.env, "GAVEL_POINTS="+w.post.socket)
-	p = w.ground.place(p)
-	r, err := p.start()
-	w.must(err)
-	w.post.born(r.pid())
-	return r
-}
-
-// kill kills a process. When it returns, the post takes nothing from it any more.
-func (w *world) kill(p *process) {
-	w.post.bury(p.pid())
-	p.kill()
 }
 
 // The sweeps are quick, so that orphans are found soon. The grace between two sightings is not what
@@ -292,16 +168,6 @@ func (w *world) startTeller() *process {
 		env = append(env, crash.EnvStorm+"=1")
 	}
 	return w.start(program{name: "teller", path: shared.teller, line: w.slips.take, env: env})
-}
-
-// registered asks the coordinator whether it takes transactions of both resources, by one.
-func (w *world) registered(ctx context.Context) bool {
-	begun, err := w.asking.Begin(ctx, beginBoth())
-	if err != nil {
-		return false
-	}
-	_, err = w.asking.Rollback(ctx, begun.ID, "it was a question")
-	return err == nil
 }
 
 func beginBoth() txn.BeginRequest {
