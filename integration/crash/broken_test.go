@@ -14,11 +14,11 @@ import (
 
 // breakage is one thing that a person does to a healthy installation behind everybody's back, and
 // what the checker must say of it.
-type breakage struct {
+type breakage[W any] struct {
 	name string
-	do   func(*world)
+	do   func(W)
 	// undo repairs it.
-	undo func(*world)
+	undo func(W)
 	want []crash.Kind
 }
 
@@ -32,7 +32,22 @@ func TestCheckerComplains(t *testing.T) {
 	book := w.observe()
 	w.report(book)
 	n := committedIn(t, book)
-	for _, b := range breakages(n) {
+	breakAll(t, w, breakages(n))
+	// The log's own damage comes last: it cannot be repaired.
+	w.kill(w.coordinator)
+	w.damageLog()
+	ctx, cancel := w.context()
+	defer cancel()
+	expectKinds(t, "a damaged log", crash.Book{Damage: w.verifyLog(ctx)}, kinds(crash.LogDamaged))
+}
+
+// breakAll breaks, looks, and repairs, one breakage after the other.
+func breakAll[W interface {
+	learn() []crash.Transfer
+	look([]crash.Transfer) crash.Book
+}](t *testing.T, w W, all []breakage[W]) {
+	t.Helper()
+	for _, b := range all {
 		b.do(w)
 		expectKinds(t, b.name, w.look(w.learn()), b.want)
 		b.undo(w)
@@ -40,12 +55,6 @@ func TestCheckerComplains(t *testing.T) {
 			t.Fatalf("%s cannot be repaired: %v", b.name, left)
 		}
 	}
-	// The log's own damage comes last: it cannot be repaired.
-	w.kill(w.coordinator)
-	w.damageLog()
-	ctx, cancel := w.context()
-	defer cancel()
-	expectKinds(t, "a damaged log", crash.Book{Damage: w.verifyLog(ctx)}, kinds(crash.LogDamaged))
 }
 
 func committedIn(t *testing.T, b crash.Book) int64 {
@@ -60,7 +69,7 @@ func committedIn(t *testing.T, b crash.Book) int64 {
 }
 
 // breakages break, and repair, the committed transfer n, and what is around it.
-func breakages(n int64) []breakage {
+func breakages(n int64) []breakage[*world] {
 	hide := fmt.Sprintf("UPDATE ledger SET n = -n WHERE n = %d", n)
 	show := fmt.Sprintf("UPDATE ledger SET n = -n WHERE n = %d", -n)
 	nobody := fmt.Sprintf("INSERT INTO ledger VALUES (%d, 0)", n+500_000)
@@ -74,7 +83,7 @@ func breakages(n int64) []breakage {
 		}
 	}
 	first, second, both := []int{0}, []int{1}, []int{0, 1}
-	return []breakage{
+	return []breakage[*world]{
 		{"a row that is on one side only", sql(second, hide), sql(second, show),
 			kinds(crash.HalfTransfer)},
 		{"a committed transfer that is gone", sql(both, hide), sql(both, show),

@@ -17,6 +17,9 @@ const (
 	KillPostmaster  Fault = "kills postmaster"
 	KillBackend     Fault = "kills backend"
 	KillClient      Fault = "kills client"
+	KillMaria       Fault = "kills mariadbd"
+	KillStore       Fault = "kills kv"
+	KillOwn         Fault = "kills service"
 
 	StopCoordinator Fault = "stops coordinator"
 	StopSidecar     Fault = "stops sidecar"
@@ -49,6 +52,7 @@ const (
 // AllFaults are the kinds, in the order in which they are printed.
 func AllFaults() []Fault {
 	return []Fault{KillCoordinator, KillSidecar, KillPostmaster, KillBackend, KillClient,
+		KillMaria, KillStore, KillOwn,
 		StopCoordinator, StopSidecar, StopPostmaster, StopBackend,
 		LateCommit, SlowClient, CallerLeaves,
 		RequestLost, ReplyLost, RequestLate, ReplyLate, CutToSidecar, CutFromSidecar, CutBothWays,

@@ -59,7 +59,7 @@ func TestKillTable(t *testing.T) {
 // killOf is how the killing of a victim is counted.
 func killOf(v crash.Victim) crash.Fault {
 	return [...]crash.Fault{crash.KillCoordinator, crash.KillSidecar, crash.KillBackend,
-		crash.KillClient}[v]
+		crash.KillClient, crash.KillMaria, crash.KillStore, crash.KillOwn}[v]
 }
 
 // chosen are the cells whose name contains a part, to look at one again and again.

@@ -10,17 +10,19 @@ import (
 	"sync/atomic"
 	"testing"
 
+	driver "github.com/go-sql-driver/mysql"
 	"go.uber.org/goleak"
 
 	"github.com/gavel-tx/gavel/integration/crash"
 	"github.com/gavel-tx/gavel/participant/postgres/pghost"
 )
 
-// Two servers and two binaries, for the whole package.
+// Two servers and three binaries, for the whole package.
 var shared struct {
 	servers [2]*pghost.Server
 	gavel   string
 	teller  string
+	purse   string
 	// databases numbers the worlds' databases.
 	databases atomic.Int64
 	faults    crash.Faults
@@ -30,6 +32,10 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
 	flag.Parse()
+	// The driver writes a line for each connection that a killed server has cut.
+	if err := driver.SetLogger(&driver.NopLogger{}); err != nil {
+		return fail(err)
+	}
 	dir, err := os.MkdirTemp("", "gavel-crash-")
 	if err != nil {
 		return fail(err)
@@ -79,8 +85,9 @@ func compile(ctx context.Context, dir string) error {
 		return err
 	}
 	shared.gavel, shared.teller = filepath.Join(dir, "gavel"), filepath.Join(dir, "teller")
+	shared.purse = filepath.Join(dir, "purse")
 	return goBuild(ctx, "-tags", "failpoints", "-overlay", overlay, "-o", dir+"/",
-		"./cmd/gavel", "./integration/crash/teller")
+		"./cmd/gavel", "./integration/crash/teller", "./integration/crash/purse")
 }
 
 func startServers(ctx context.Context) error {

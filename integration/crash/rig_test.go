@@ -147,6 +147,23 @@ func (g *rig) start(p program) *process {
 	return r
 }
 
+// runCoordinator starts one life of the coordinator, over resources that are given as NAME=URL and
+// go by the environment, because of their passwords. The sweeps are quick, so that orphans are found
+// soon. The grace between two sightings is not what keeps anybody safe.
+func (g *rig) runCoordinator(resources []string, flags ...string) *process {
+	g.t.Helper()
+	args := []string{"coordinator", "--data", g.logDir(), "--grpc", g.addresses["coordinator"],
+		"--http", "127.0.0.1:0", "--sweep", "40ms", "--grace", "40ms", "--log-format", "json"}
+	args = append(args, flags...)
+	var env []string
+	for _, r := range resources {
+		name, url, _ := strings.Cut(r, "=")
+		args = append(args, "--resource", name+"=env:CRASH_"+name)
+		env = append(env, "CRASH_"+name+"="+url)
+	}
+	return g.start(program{name: "coordinator", path: shared.gavel, args: args, env: env})
+}
+
 // kill kills a process. When it returns, the post takes nothing from it any more.
 func (g *rig) kill(p *process) {
 	g.post.bury(p.pid())

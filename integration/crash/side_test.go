@@ -125,8 +125,8 @@ func (s *side) trail(ctx context.Context) (t crash.Trail, err error) {
 	return t, err
 }
 
-// row is one row of the ledger.
-type row struct{ N, Amount int64 }
+// row is one row of a ledger.
+type row = crash.Row
 
 // rows are the rows of transfers from a number on.
 func (s *side) rows(ctx context.Context, from int64) (all []row, err error) {

@@ -2,6 +2,7 @@ package crash_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/gavel-tx/gavel/integration/crash"
@@ -49,7 +50,7 @@ func (w *world) stormRound(d *deck, kills int) {
 	var fallen []crash.Fault
 	for n := range kills {
 		w.passSteps(w.rng.IntN(maxGap))
-		v := d.draw(w)
+		v := d.draw(w.rng, w.stormVictims())
 		w.fell(v, n+1)
 		shared.faults.Add(v)
 		fallen = append(fallen, v)
@@ -68,10 +69,10 @@ func (w *world) stormRound(d *deck, kills int) {
 // deck is a pile of victims, from which each comes before any comes again.
 type deck []crash.Fault
 
-func (d *deck) draw(w *world) crash.Fault {
+func (d *deck) draw(rng *rand.Rand, victims []crash.Fault) crash.Fault {
 	if len(*d) == 0 {
-		*d = w.stormVictims()
-		w.rng.Shuffle(len(*d), func(i, j int) { (*d)[i], (*d)[j] = (*d)[j], (*d)[i] })
+		*d = victims
+		rng.Shuffle(len(*d), func(i, j int) { (*d)[i], (*d)[j] = (*d)[j], (*d)[i] })
 	}
 	v := (*d)[0]
 	*d = (*d)[1:]

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Mode is how the coordinator reaches the databases.
+// Mode is which installation it is: a bank of two databases, by how the coordinator reaches them, or
+// the ring.
 type Mode uint8
 
 const (
@@ -14,10 +15,12 @@ const (
 	InProcess Mode = iota
 	// Sidecars: a participant process stands between them.
 	Sidecars
+	// Ring: PostgreSQL, MariaDB, a kv store and a service of one's own.
+	Ring
 )
 
 // String is the word for the mode in the table's report.
-func (m Mode) String() string { return [...]string{"in-process", "sidecars"}[m] }
+func (m Mode) String() string { return [...]string{"in-process", "sidecars", "ring"}[m] }
 
 // Victim is what is killed. Each is killed by SIGKILL.
 type Victim uint8
@@ -32,17 +35,27 @@ const (
 	Database
 	// Client is the teller.
 	Client
+	// Maria is the server of MariaDB.
+	Maria
+	// Store is the process of the kv store.
+	Store
+	// Own is the service of one's own.
+	Own
 )
 
 // String is the word for the victim in the table's report.
 func (v Victim) String() string {
-	return [...]string{"coordinator", "sidecar", "database", "client"}[v]
+	return [...]string{"coordinator", "sidecar", "database", "client", "mariadbd", "kv",
+		"service"}[v]
 }
 
 // Victims are those that a mode has.
 func (m Mode) Victims() []Victim {
-	if m == Sidecars {
+	switch m {
+	case Sidecars:
 		return []Victim{Coordinator, Sidecar, Database, Client}
+	case Ring:
+		return []Victim{Coordinator, Database, Maria, Store, Own, Client}
 	}
 	return []Victim{Coordinator, Database, Client}
 }

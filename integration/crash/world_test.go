@@ -127,26 +127,20 @@ func (w *world) end() {
 	}
 }
 
-// The sweeps are quick, so that orphans are found soon. The grace between two sightings is not what
-// keeps anybody safe.
 func (w *world) startCoordinator() *process {
 	w.t.Helper()
 	for id := range w.reminders {
 		w.reminders[id]++
 	}
-	args := []string{"coordinator", "--data", w.logDir(), "--grpc", w.addresses["coordinator"],
-		"--http", "127.0.0.1:0", "--sweep", "40ms", "--grace", "40ms", "--log-format", "json"}
-	args = append(append(args, w.flags...), w.ground.flags()...)
-	var env []string
-	for i, name := range []string{crash.ResourceA, crash.ResourceB} {
-		url := "grpc://" + w.ground.target(w.addresses[name])
+	var urls []string
+	for i, s := range w.sides {
+		url := "grpc://" + w.ground.target(w.addresses[s.name])
 		if w.mode == crash.InProcess {
 			url = w.sides[i].dsn()
 		}
-		args = append(args, "--resource", name+"=env:CRASH_"+name)
-		env = append(env, "CRASH_"+name+"="+url)
+		urls = append(urls, s.name+"="+url)
 	}
-	return w.start(program{name: "coordinator", path: shared.gavel, args: args, env: env})
+	return w.runCoordinator(urls, append(w.flags, w.ground.flags()...)...)
 }
 
 func (w *world) startSidecar(i int) *process {

@@ -54,14 +54,18 @@ func openBank(ctx context.Context, getenv func(string) string) (*bank, error) {
 	b.a = pgxtx.New(crash.ResourceA, b.pools[0])
 	b.b = pgxtx.New(crash.ResourceB, b.pools[1])
 	var err error
-	b.decider, err = remote.Dial(getenv(crash.EnvCoordinator),
-		remote.WithPauses(remote.Pauses{First: firstPause, Most: longestPause}))
+	b.decider, err = dialDecider(getenv(crash.EnvCoordinator))
 	if err != nil {
 		b.close()
 		return nil, err
 	}
 	b.client = client.New(b.decider, client.Timeout(undecided))
 	return b, nil
+}
+
+func dialDecider(target string) (*remote.Client, error) {
+	return remote.Dial(target,
+		remote.WithPauses(remote.Pauses{First: firstPause, Most: longestPause}))
 }
 
 func (b *bank) close() {

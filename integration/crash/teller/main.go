@@ -1,5 +1,6 @@
-// Command teller is the client of the kill table: it moves money between two databases, several
-// transfers at once, and writes a line for everything that it learns about one.
+// Command teller is the client of the kill tables: it moves money between two databases, or around
+// the ring of four places, several transfers at once, and writes a line for everything that it
+// learns about one.
 //
 // It is told what to do on its standard input, and says on its standard output what it was told by
 // the databases and the coordinator (crash.Line):
@@ -21,6 +22,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/gavel-tx/gavel/integration/crash"
 )
 
 func main() {
@@ -35,6 +38,14 @@ func main() {
 }
 
 func run(ctx context.Context, in io.Reader, out io.Writer) error {
+	if os.Getenv(crash.EnvService) != "" {
+		r, err := openRing(ctx, os.Getenv)
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		return serve(ctx, &desk{move: r.transfer, out: out}, in)
+	}
 	b, err := openBank(ctx, os.Getenv)
 	if err != nil {
 		return err
