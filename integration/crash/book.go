@@ -15,8 +15,8 @@ type Transfer struct {
 	// Answer is the last word that the teller had, and Why the error behind it.
 	Answer Answer
 	Why    string
-	// Rows are the amounts of its rows at every place where it was to change something, and at every
-	// other one that has some: one each, or none at all.
+	// Rows are the amounts of its rows at every place where it was to change something, and at
+	// every other one that has some: one each, or none at all.
 	Rows [][]int64
 	// Refused says that it asked for what one place must refuse.
 	Refused bool

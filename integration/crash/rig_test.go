@@ -148,8 +148,8 @@ func (g *rig) start(p program) *process {
 }
 
 // runCoordinator starts one life of the coordinator, over resources that are given as NAME=URL and
-// go by the environment, because of their passwords. The sweeps are quick, so that orphans are found
-// soon. The grace between two sightings is not what keeps anybody safe.
+// go by the environment, because of their passwords. The sweeps are quick, so that orphans are
+// found soon. The grace between two sightings is not what keeps anybody safe.
 func (g *rig) runCoordinator(resources []string, flags ...string) *process {
 	g.t.Helper()
 	args := []string{"coordinator", "--data", g.logDir(), "--grpc", g.addresses["coordinator"],

@@ -207,14 +207,13 @@ func MariaSchema(database string) []string {
 	}
 }
 
-// The keys of the ring in the kv store. A balance is kept as its difference to Balance, and a row
-// as its amount and how often it was written.
+// KVBalance is the key of an account in the kv store, which keeps its difference to Balance.
 func KVBalance(account int) string { return fmt.Sprintf("account/%d", account) }
 
 // KVRow is the key of a row's amount.
 func KVRow(n int64) string { return fmt.Sprintf("ledger/%d", n) }
 
-// KVTimes is the key of how often a row was written.
+// KVTimes is the key of how often a row was written: one that comes twice would not be seen.
 func KVTimes(n int64) string { return fmt.Sprintf("times/%d", n) }
 
 // Job is what the service of the ring is asked to do for a branch, as JSON, by POST to /work. One

@@ -49,7 +49,9 @@ func ringBreakages(n int64) []breakage[*ring] {
 		return fmt.Sprintf("UPDATE ledger SET n = %d WHERE n = %d", to, from)
 	}
 	postgres := func(sql string) func(*ring) {
-		return func(w *ring) { w.must(w.postgres.server.Exec(w.t.Context(), w.postgres.database, sql)) }
+		return func(w *ring) {
+			w.must(w.postgres.server.Exec(w.t.Context(), w.postgres.database, sql))
+		}
 	}
 	maria := func(sql ...string) func(*ring) {
 		return func(w *ring) { w.must(w.maria.run(w.t.Context(), sql...)) }

@@ -43,10 +43,12 @@ func TestCoursesGoAround(t *testing.T) {
 		}
 	}
 	for p := range crash.Places {
-		for _, want := range []at{{crash.FourMove, p, crash.Moves}, {crash.OneAlone, p, crash.Moves},
+		for _, want := range []at{
+			{crash.FourMove, p, crash.Moves}, {crash.OneAlone, p, crash.Moves},
 			{crash.OneMoves, p, crash.Moves}, {crash.OneMoves, p, crash.Reads},
 			{crash.TwoMove, p, crash.Moves}, {crash.TwoMove, p, crash.Away},
-			{crash.OneRefuses, p, crash.Moves}, {crash.ThreeMove, p, crash.Reads}} {
+			{crash.OneRefuses, p, crash.Moves}, {crash.ThreeMove, p, crash.Reads},
+		} {
 			if seen[want] == 0 {
 				t.Errorf("never: %s, role %d at place %d", want.kind, want.share, p)
 			}

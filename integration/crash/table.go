@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Mode is which installation it is: a bank of two databases, by how the coordinator reaches them, or
-// the ring.
+// Mode is which installation it is: a bank of two databases, by how the coordinator reaches them,
+// or the ring.
 type Mode uint8
 
 const (

@@ -143,8 +143,8 @@ func (p *purse) within(ctx context.Context, do func(*bbolt.Tx) error) error {
 	return p.db.Update(do)
 }
 
-// Prepare implements service.Service: the job is kept, if there is enough for it whatever becomes of
-// the other jobs that are kept.
+// Prepare implements service.Service: the job is kept, if there is enough for it whatever becomes
+// of the other jobs that are kept.
 func (p *purse) Prepare(ctx context.Context, branch txn.Name) (vote participant.Vote, err error) {
 	job := p.jobOf(branch)
 	if len(job.Legs) == 0 {
@@ -156,9 +156,9 @@ func (p *purse) Prepare(ctx context.Context, branch txn.Name) (vote participant.
 	}
 	vote = service.Yes()
 	err = p.within(ctx, func(tx *bbolt.Tx) error {
-		spare, err := spare(tx, branch)
+		all, err := spare(tx, branch)
 		for _, leg := range job.Legs {
-			if spare[leg.Account] += leg.Amount; spare[leg.Account] < 0 {
+			if all[leg.Account] += leg.Amount; all[leg.Account] < 0 {
 				vote = service.No(fmt.Sprintf("account %d has too little", leg.Account))
 			}
 		}
