@@ -33,9 +33,9 @@ func AllPlaces() []string {
 	return []string{PostgreSQL.String(), MariaDB.String(), KV.String(), Service.String()}
 }
 
-// Elsewhere says that the work of a branch is kept at the place, so that every transaction with one
-// is the coordinator's to decide.
-func (p Place) Elsewhere() bool { return p == KV || p == Service }
+// Named says that a branch at the place has its name before its work, so that every transaction with
+// one is the coordinator's to decide.
+func (p Place) Named() bool { return p != PostgreSQL }
 
 // Role is what a transfer does at a place.
 type Role uint8
@@ -99,11 +99,11 @@ func (c Course) Refused() bool { return c.Traffic == OneRefuses }
 // Moves says whether it changes something at a place.
 func (c Course) Moves(p Place) bool { return c.Shares[p].Role == Moves }
 
-// Plain says that a single database does all of it, and may decide by itself.
+// Plain says that a single database does all of it, and decides by itself.
 func (c Course) Plain() bool {
 	movers := 0
 	for p, s := range c.Shares {
-		if s.Role != Away && Place(p).Elsewhere() {
+		if s.Role != Away && Place(p).Named() {
 			return false
 		}
 		if s.Role == Moves {

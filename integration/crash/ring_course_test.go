@@ -69,7 +69,7 @@ func TestPlainCourses(t *testing.T) {
 	plain := 0
 	for n := range int64(480) {
 		c := crash.CourseOf(n)
-		want := c.Traffic == crash.OneAlone && !c.Payer.Elsewhere()
+		want := c.Traffic == crash.OneAlone && c.Payer == crash.PostgreSQL
 		if c.Plain() != want {
 			t.Errorf("transfer %d is plain: %v; %+v", n, c.Plain(), c)
 		}

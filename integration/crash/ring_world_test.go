@@ -6,12 +6,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/gavel-tx/gavel/integration/crash"
-	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 )
 
 // ring is the installation of which one transaction spans resource managers of four kinds:
@@ -68,12 +66,10 @@ func (w *ring) makePlaces() {
 	w.t.Helper()
 	ctx, cancel := w.context()
 	defer cancel()
-	w.postgres = &side{name: crash.PostgreSQL.String(), server: shared.servers[0], marks: true,
+	w.postgres = &side{name: crash.PostgreSQL.String(), server: shared.servers[0],
 		database: fmt.Sprintf("w%d", shared.databases.Add(1))}
 	w.must(w.postgres.server.CreateDatabase(ctx, w.postgres.database))
 	w.must(w.postgres.server.Exec(ctx, w.postgres.database, crash.RingSchemaSQL()))
-	w.must(w.postgres.server.Exec(ctx, w.postgres.database,
-		strings.Join(pgbranch.MarkerSchema("postgres"), ";")))
 	w.maria = startMaria(w.t)
 	w.store = dialStore(w.t, w.addresses[crash.KV.String()])
 	w.want = crash.Places * crash.Accounts * crash.Balance
@@ -185,7 +181,7 @@ func (w *ring) observe() crash.Book {
 	w.t.Helper()
 	transfers := w.learn()
 	since := time.Now()
-	w.await("nothing to be prepared, or marked", func(ctx context.Context) bool {
+	w.await("nothing to be prepared", func(ctx context.Context) bool {
 		left, hidden := w.left(ctx)
 		if len(left) == 0 && len(hidden) > 0 && time.Since(since) > unseen {
 			w.reveal(hidden)
@@ -210,16 +206,14 @@ func (w *ring) reveal(hidden []string) {
 	w.strike(crash.Maria)()
 }
 
-// left is what is prepared anywhere, or marked; and what MariaDB keeps and does not show.
+// left is what is prepared anywhere, and what MariaDB keeps and does not show.
 func (w *ring) left(ctx context.Context) (left, hidden []string) {
 	w.t.Helper()
 	names, err := w.postgres.prepared(ctx)
 	w.must(err)
-	marked, err := w.postgres.markers(ctx)
-	w.must(err)
 	shown, hidden, err := w.maria.prepared(ctx)
 	w.must(err)
-	left = append(append(names, marked...), shown...)
+	left = append(names, shown...)
 	for _, p := range []crash.Place{crash.KV, crash.Service} {
 		n, err := used(ctx, w.addresses[p.String()])
 		w.must(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/gavel-tx/gavel/client"
 	"github.com/gavel-tx/gavel/client/kvtx"
 	"github.com/gavel-tx/gavel/client/pgxtx"
+	"github.com/gavel-tx/gavel/client/sqltx"
 	"github.com/gavel-tx/gavel/integration/crash"
 	"github.com/gavel-tx/gavel/participant/kv"
 	"github.com/gavel-tx/gavel/txn"
@@ -65,7 +66,7 @@ func openRing(ctx context.Context, getenv func(string) string) (_ *ring, err err
 	r.client = client.New(decider, client.Timeout(undecided))
 	r.counters = [crash.Places]counter{
 		crash.PostgreSQL: atPostgres{pgxtx.New(crash.PostgreSQL.String(), pool)},
-		crash.MariaDB:    newAtMariaDB(maria),
+		crash.MariaDB:    atMariaDB{sqltx.New(crash.MariaDB.String(), maria, sqltx.MariaDB)},
 		crash.KV:         atKV{kvtx.New(crash.KV.String(), store)},
 		crash.Service:    atService{"http://" + getenv(crash.EnvService)},
 	}
@@ -102,22 +103,13 @@ func (r *ring) transfer(ctx context.Context, n int64, say func(crash.Line)) {
 		say(asked)
 		return nil
 	}, client.Name(fmt.Sprintf("%s %d", course.Traffic, n)), client.Ack(ackOf(n)),
-		client.Plan(planOf(n)), client.Delegate(leader(course, n)))
+		client.Plan(planOf(n)))
 	heard := answer(n, err)
 	heard.At = r.now()
 	say(heard)
 	if err != nil {
 		pause(ctx, sorry)
 	}
-}
-
-// leader leaves the decision of every other transfer between the two databases to PostgreSQL. A
-// place that keeps the work of its branches has the coordinator decide.
-func leader(c crash.Course, n int64) string {
-	if c.Traffic == crash.TwoMove && n/10%2 == 0 {
-		return crash.PostgreSQL.String()
-	}
-	return ""
 }
 
 func (r *ring) visit(ctx context.Context, p crash.Place, n int64, share crash.Share) error {
@@ -148,6 +140,25 @@ func (c atPostgres) move(ctx context.Context, n, amount int64, legs []crash.Leg)
 func (c atPostgres) read(ctx context.Context, account int) error {
 	var balance int64
 	return c.db.QueryRow(ctx, crash.ReadSQL, account).Scan(&balance)
+}
+
+// atMariaDB refuses an overdrawn account at once.
+type atMariaDB struct{ db *sqltx.DB }
+
+func (c atMariaDB) move(ctx context.Context, n, amount int64, legs []crash.Leg) error {
+	for _, l := range legs {
+		_, err := c.db.ExecContext(ctx, crash.MariaBalanceSQL, l.Amount, l.Account)
+		if err != nil {
+			return err
+		}
+	}
+	_, err := c.db.ExecContext(ctx, crash.MariaLedgerSQL, n, amount)
+	return err
+}
+
+func (c atMariaDB) read(ctx context.Context, account int) error {
+	var balance int64
+	return c.db.QueryRowContext(ctx, crash.MariaReadSQL, account).Scan(&balance)
 }
 
 // atKV refuses an overdrawn account at once.
