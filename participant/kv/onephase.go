@@ -32,7 +32,7 @@ func (s *Store) commitOnePhase(
 	if ok {
 		return s.commit(v, b)
 	}
-	return s.unprepared(v, f, b, func(live *branch) (participant.Finding, error) {
+	return s.unprepared(v, f, b, endCommitted, func(live *branch) (participant.Finding, error) {
 		return s.commitLive(v, b.Name.String(), live)
 	})
 }
@@ -41,13 +41,14 @@ func (s *Store) commitOnePhase(
 //
 //	its end is remembered              that end
 //	its work is here, of this epoch    what live says
-//	it has voted, and is over          as it voted
+//	it has voted, and is over          as it voted; one that only read has ended as quiet says
 //	anything else                      see ruleOut
 //
 // What the file says comes first: memory may still hold a branch whose end is in this very
 // transaction.
 func (s *Store) unprepared(
-	v view, f txn.Fence, b participant.Branch, live func(*branch) (participant.Finding, error),
+	v view, f txn.Fence, b participant.Branch, quiet end,
+	live func(*branch) (participant.Finding, error),
 ) (participant.Finding, error) {
 	name := b.Name.String()
 	e, err := v.endOf(name)
@@ -58,7 +59,7 @@ func (s *Store) unprepared(
 	switch {
 	case e.end == endRefused:
 	case vote != nil:
-		return s.endAsVoted(v, name, *vote)
+		return s.endAsVoted(v, name, *vote, quiet)
 	case here != nil && !here.stale(f.Epoch):
 		return live(here)
 	}
@@ -71,7 +72,7 @@ func (s *Store) commitLive(v view, name string, b *branch) (participant.Finding,
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.vote != nil {
-		return s.endAsVoted(v, name, *b.vote)
+		return s.endAsVoted(v, name, *b.vote, endCommitted)
 	}
 	why, err := b.conflict(v, name)
 	if err != nil {
@@ -80,7 +81,7 @@ func (s *Store) commitLive(v view, name string, b *branch) (participant.Finding,
 	if why != "" {
 		return s.endAsVoted(v, name, b.end(participant.Vote{
 			Vote: txn.VoteNo, Reason: why, SQLState: conflictState,
-		}))
+		}), endCommitted)
 	}
 	if why := s.crowded(v, b); why != "" {
 		return s.endAsVoted(v, name, b.end(full(why)))
@@ -99,22 +100,29 @@ func (s *Store) commitLive(v view, name string, b *branch) (participant.Finding,
 }
 
 // endAsVoted ends a branch that had given its last vote and is asked about all the same. Its vote
-// is in memory alone, and this answer must outlive it. One that only read has done all it had to.
+// is in memory alone, and this answer must outlive it. One that only read has done all it had to: it
+// has committed, for who asks for that, and for who wonders what became of it, it has had no effect.
+//
+// It was never prepared, so that its end has no number, unless it is a commit. By a number whoever
+// has written down an intent would take it for one that was prepared, and then lost.
 func (s *Store) endAsVoted(
-	v view, name string, vote participant.Vote,
+	v view, name string, vote participant.Vote, quiet end,
 ) (participant.Finding, error) {
-	how := endRolledBack
-	switch {
-	case vote.Vote == txn.VoteReadOnly:
-		how = endCommitted
-	case vote.SQLState == conflictState:
-		how = endConflict
-	}
 	at, err := v.tick()
 	if err != nil {
 		return participant.Finding{}, err
 	}
-	finding, err := s.conclusion(v, name, ended{end: how, xid: at, at: at})
+	e := ended{end: endRolledBack, at: at}
+	switch {
+	case vote.Vote == txn.VoteReadOnly:
+		e.end = quiet
+	case vote.SQLState == conflictState:
+		e.end = endConflict
+	}
+	if e.end == endCommitted {
+		e.xid = at
+	}
+	finding, err := s.conclusion(v, name, e)
 	finding.Reason = vote.Reason
 	return finding, err
 }

@@ -186,6 +186,35 @@ func TestOnePhaseOfEndedWork(t *testing.T) {
 	}
 }
 
+// TestInquireOfEndedWork: whoever has written down an intent, and no vote, must see that a branch was
+// never prepared which voted No, or only read: it has no number, and has had no effect. Else its
+// transaction would need a person.
+func TestInquireOfEndedWork(t *testing.T) {
+	s := open(t, Config{})
+	commitAll(t, s, name(9), put("k", "a"))
+	intended := floor(s, 1)
+	no, readOnly := name(1), name(2)
+	apply(t, s, no, 1, read("k"), put("b", "v"))
+	apply(t, s, readOnly, 1, read("quiet"))
+	commitAll(t, s, name(8), put("k", "b"))
+	for n, want := range map[txn.Name]txn.Vote{no: txn.VoteNo, readOnly: txn.VoteReadOnly} {
+		if v := prepare(t, s, n); v.Vote != want {
+			t.Fatalf("%+v", v)
+		}
+	}
+	for range 2 {
+		for _, n := range []txn.Name{no, readOnly} {
+			got, err := s.Inquire(t.Context(), fenceAt(2, 2),
+				[]participant.Branch{{Name: n, Evidence: intended}})
+			if err != nil || got[0].Standing != txn.StandingRolledBack ||
+				got[0].Evidence.XID != 0 || got[0].Evidence.Identity != intended.Identity {
+				t.Errorf("%s: %+v, %v", n, got, err)
+			}
+		}
+		s = crash(t, s)
+	}
+}
+
 // TestOnePhaseReader: one that only read commits if what it read still holds.
 func TestOnePhaseReader(t *testing.T) {
 	s := open(t, Config{})

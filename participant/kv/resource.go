@@ -440,9 +440,10 @@ func (s *Store) inquire(
 		return participant.Finding{Standing: txn.StandingPrepared,
 			Evidence: r.evidence(s.identity)}, err
 	}
-	finding, err := s.unprepared(v, f, b, func(*branch) (participant.Finding, error) {
-		return found(txn.StandingUnknown, "the branch is not prepared yet"), nil
-	})
+	finding, err := s.unprepared(v, f, b, endRolledBack,
+		func(*branch) (participant.Finding, error) {
+			return found(txn.StandingUnknown, "the branch is not prepared yet"), nil
+		})
 	if err != nil {
 		return finding, err
 	}

@@ -163,7 +163,7 @@ func (s *suite) testInquire(t *testing.T) {
 
 // testInquireShows: who has written down an intent, and no vote, learns from an inquiry what a vote
 // would have told: the evidence of what is prepared, and where something was not found that never
-// was.
+// was, be it because its vote was No.
 func (s *suite) testInquireShows(t *testing.T) {
 	r, f := s.open(t), s.fence()
 	l, err := r.List(t.Context(), f)
@@ -178,12 +178,18 @@ func (s *suite) testInquireShows(t *testing.T) {
 		shown.XID != b.Evidence.XID || shown.Timeline != b.Evidence.Timeline {
 		t.Errorf("prepared: %+v, voted with %+v", got, b.Evidence)
 	}
+	refused := participant.Branch{Name: s.name(), Evidence: intended}
+	w := s.Begin(t, r, f, refused.Name, keyOf(refused.Name))
+	w.Fail(t)
+	w.Prepare(t)
 	never := participant.Branch{Name: s.name(), Evidence: intended}
-	got = finding(t, r.Inquire, f, never)
-	if got.Standing != txn.StandingGone && got.Standing != txn.StandingRolledBack ||
-		got.Evidence.Identity != l.Identity || got.Evidence.Timeline != l.Position.Timeline ||
-		got.Evidence.XID != 0 {
-		t.Errorf("never prepared: %+v", got)
+	for what, b := range map[string]participant.Branch{"voted no": refused, "unheard of": never} {
+		got = finding(t, r.Inquire, f, b)
+		if got.Standing != txn.StandingGone && got.Standing != txn.StandingRolledBack ||
+			got.Evidence.Identity != l.Identity || got.Evidence.XID != 0 ||
+			got.Evidence.Timeline != l.Position.Timeline {
+			t.Errorf("never prepared, because it was %s: %+v", what, got)
+		}
 	}
 	// Whatever is remembered of a branch that had been prepared, it must not look like that.
 	standing(t, r.Rollback, f, b, txn.StandingRolledBack)
