@@ -33,8 +33,8 @@ func AllPlaces() []string {
 	return []string{PostgreSQL.String(), MariaDB.String(), KV.String(), Service.String()}
 }
 
-// Named says that a branch at the place has its name before its work, so that every transaction with
-// one is the coordinator's to decide.
+// Named says that a branch at the place has its name before its work, so that every transaction
+// with one is the coordinator's to decide.
 func (p Place) Named() bool { return p != PostgreSQL }
 
 // Role is what a transfer does at a place.

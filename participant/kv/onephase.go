@@ -100,8 +100,8 @@ func (s *Store) commitLive(v view, name string, b *branch) (participant.Finding,
 }
 
 // endAsVoted ends a branch that had given its last vote and is asked about all the same. Its vote
-// is in memory alone, and this answer must outlive it. One that only read has done all it had to: it
-// has committed, for who asks for that, and for who wonders what became of it, it has had no effect.
+// is in memory alone, and this answer must outlive it. One that only read has done all it had to,
+// and ends as quiet says: committed for who asks for that, and without effect for who inquires.
 //
 // It was never prepared, so that its end has no number, unless it is a commit. By a number whoever
 // has written down an intent would take it for one that was prepared, and then lost.

@@ -186,9 +186,9 @@ func TestOnePhaseOfEndedWork(t *testing.T) {
 	}
 }
 
-// TestInquireOfEndedWork: whoever has written down an intent, and no vote, must see that a branch was
-// never prepared which voted No, or only read: it has no number, and has had no effect. Else its
-// transaction would need a person.
+// TestInquireOfEndedWork: whoever has written down an intent, and no vote, must see of a branch
+// that voted No, or only read, that it was never prepared: it has no number, and has had no effect.
+// Else its transaction would need a person.
 func TestInquireOfEndedWork(t *testing.T) {
 	s := open(t, Config{})
 	commitAll(t, s, name(9), put("k", "a"))
