@@ -84,7 +84,7 @@ func (s *Store) commitLive(v view, name string, b *branch) (participant.Finding,
 		}), endCommitted)
 	}
 	if why := s.crowded(v, b); why != "" {
-		return s.endAsVoted(v, name, b.end(full(why)))
+		return s.endAsVoted(v, name, b.end(full(why)), endCommitted)
 	}
 	b.closed = true
 	at, err := v.tick()
