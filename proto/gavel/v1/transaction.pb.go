@@ -1291,6 +1291,301 @@ func (x *RollbackTransactionResponse) GetTransaction() *Transaction {
 	return nil
 }
 
+// Request of ExecuteTransaction.
+type ExecuteTransactionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// See BeginTransactionRequest. The key stands for this very request: with other statements it is
+	// refused.
+	IdempotencyKey string `protobuf:"bytes,1,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// The statements, in their order; at least 1, at most 256.
+	Statements []*TransactionStatement `protobuf:"bytes,2,rep,name=statements,proto3" json:"statements,omitempty"`
+	// When to answer.
+	AckLevel AckLevel `protobuf:"varint,3,opt,name=ack_level,json=ackLevel,proto3,enum=gavel.v1.AckLevel" json:"ack_level,omitempty"`
+	// See BeginTransactionRequest.
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// See BeginTransactionRequest.
+	Label string `protobuf:"bytes,5,opt,name=label,proto3" json:"label,omitempty"`
+	// What the sessions see of others.
+	Isolation     Isolation `protobuf:"varint,6,opt,name=isolation,proto3,enum=gavel.v1.Isolation" json:"isolation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecuteTransactionRequest) Reset() {
+	*x = ExecuteTransactionRequest{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecuteTransactionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecuteTransactionRequest) ProtoMessage() {}
+
+func (x *ExecuteTransactionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecuteTransactionRequest.ProtoReflect.Descriptor instead.
+func (*ExecuteTransactionRequest) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExecuteTransactionRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *ExecuteTransactionRequest) GetStatements() []*TransactionStatement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+func (x *ExecuteTransactionRequest) GetAckLevel() AckLevel {
+	if x != nil {
+		return x.AckLevel
+	}
+	return AckLevel_ACK_LEVEL_UNSPECIFIED
+}
+
+func (x *ExecuteTransactionRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *ExecuteTransactionRequest) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *ExecuteTransactionRequest) GetIsolation() Isolation {
+	if x != nil {
+		return x.Isolation
+	}
+	return Isolation_ISOLATION_UNSPECIFIED
+}
+
+// TransactionStatement is a statement at one resource.
+type TransactionStatement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The registered name of the resource.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// See ExecuteStatement.
+	Sql string `protobuf:"bytes,2,opt,name=sql,proto3" json:"sql,omitempty"`
+	// See ExecuteStatement.
+	Args []*SqlValue `protobuf:"bytes,3,rep,name=args,proto3" json:"args,omitempty"`
+	// See ExecuteStatement. If it does not hold, the transaction is rolled back.
+	ExpectRows    *int64 `protobuf:"varint,4,opt,name=expect_rows,json=expectRows,proto3,oneof" json:"expect_rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionStatement) Reset() {
+	*x = TransactionStatement{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionStatement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionStatement) ProtoMessage() {}
+
+func (x *TransactionStatement) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionStatement.ProtoReflect.Descriptor instead.
+func (*TransactionStatement) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TransactionStatement) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *TransactionStatement) GetSql() string {
+	if x != nil {
+		return x.Sql
+	}
+	return ""
+}
+
+func (x *TransactionStatement) GetArgs() []*SqlValue {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *TransactionStatement) GetExpectRows() int64 {
+	if x != nil && x.ExpectRows != nil {
+		return *x.ExpectRows
+	}
+	return 0
+}
+
+// Response of ExecuteTransaction. It is given only for a committed transaction.
+type ExecuteTransactionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The committed transaction.
+	Transaction *Transaction `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	// Resources whose branch is not yet committed. It will be, without anybody's help.
+	PendingResources []string `protobuf:"bytes,2,rep,name=pending_resources,json=pendingResources,proto3" json:"pending_resources,omitempty"`
+	// One for each statement, in their order. Empty if the idempotency key had been used: what an
+	// earlier call has read is not kept.
+	Results       []*StatementResult `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecuteTransactionResponse) Reset() {
+	*x = ExecuteTransactionResponse{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecuteTransactionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecuteTransactionResponse) ProtoMessage() {}
+
+func (x *ExecuteTransactionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecuteTransactionResponse.ProtoReflect.Descriptor instead.
+func (*ExecuteTransactionResponse) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExecuteTransactionResponse) GetTransaction() *Transaction {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
+func (x *ExecuteTransactionResponse) GetPendingResources() []string {
+	if x != nil {
+		return x.PendingResources
+	}
+	return nil
+}
+
+func (x *ExecuteTransactionResponse) GetResults() []*StatementResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// StatementResult is what one statement did.
+type StatementResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// See ExecuteDone.
+	RowsAffected int64 `protobuf:"varint,1,opt,name=rows_affected,json=rowsAffected,proto3" json:"rows_affected,omitempty"`
+	// The names of the columns, if it returns rows.
+	Columns []string `protobuf:"bytes,2,rep,name=columns,proto3" json:"columns,omitempty"`
+	// The rows. All results together hold at most 1000 rows and 1 MiB; a transaction that returns
+	// more is rolled back.
+	Rows          []*SqlRow `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatementResult) Reset() {
+	*x = StatementResult{}
+	mi := &file_gavel_v1_transaction_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatementResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatementResult) ProtoMessage() {}
+
+func (x *StatementResult) ProtoReflect() protoreflect.Message {
+	mi := &file_gavel_v1_transaction_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatementResult.ProtoReflect.Descriptor instead.
+func (*StatementResult) Descriptor() ([]byte, []int) {
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StatementResult) GetRowsAffected() int64 {
+	if x != nil {
+		return x.RowsAffected
+	}
+	return 0
+}
+
+func (x *StatementResult) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *StatementResult) GetRows() []*SqlRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
 // Request of GetTransaction.
 type GetTransactionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1302,7 +1597,7 @@ type GetTransactionRequest struct {
 
 func (x *GetTransactionRequest) Reset() {
 	*x = GetTransactionRequest{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[11]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1609,7 @@ func (x *GetTransactionRequest) String() string {
 func (*GetTransactionRequest) ProtoMessage() {}
 
 func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[11]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1622,7 @@ func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{11}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetTransactionRequest) GetTransactionId() string {
@@ -1348,7 +1643,7 @@ type GetTransactionResponse struct {
 
 func (x *GetTransactionResponse) Reset() {
 	*x = GetTransactionResponse{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[12]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1655,7 @@ func (x *GetTransactionResponse) String() string {
 func (*GetTransactionResponse) ProtoMessage() {}
 
 func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[12]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1668,7 @@ func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{12}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetTransactionResponse) GetTransaction() *Transaction {
@@ -1400,7 +1695,7 @@ type ListTransactionsRequest struct {
 
 func (x *ListTransactionsRequest) Reset() {
 	*x = ListTransactionsRequest{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[13]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1707,7 @@ func (x *ListTransactionsRequest) String() string {
 func (*ListTransactionsRequest) ProtoMessage() {}
 
 func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[13]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1720,7 @@ func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{13}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListTransactionsRequest) GetStates() []TransactionState {
@@ -1469,7 +1764,7 @@ type ListTransactionsResponse struct {
 
 func (x *ListTransactionsResponse) Reset() {
 	*x = ListTransactionsResponse{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[14]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1776,7 @@ func (x *ListTransactionsResponse) String() string {
 func (*ListTransactionsResponse) ProtoMessage() {}
 
 func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[14]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1789,7 @@ func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{14}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListTransactionsResponse) GetTransactions() []*Transaction {
@@ -1525,7 +1820,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[15]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1832,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[15]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1845,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{15}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -1590,7 +1885,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[16]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1897,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[16]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1910,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{16}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -1737,7 +2032,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[17]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +2044,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[17]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +2057,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{17}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SessionResponse) GetAnswers() []*SessionAnswer {
@@ -1801,7 +2096,7 @@ type SessionAnswer struct {
 
 func (x *SessionAnswer) Reset() {
 	*x = SessionAnswer{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[18]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +2108,7 @@ func (x *SessionAnswer) String() string {
 func (*SessionAnswer) ProtoMessage() {}
 
 func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[18]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +2121,7 @@ func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAnswer.ProtoReflect.Descriptor instead.
 func (*SessionAnswer) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{18}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SessionAnswer) GetId() uint64 {
@@ -1958,7 +2253,7 @@ type SessionStatus struct {
 
 func (x *SessionStatus) Reset() {
 	*x = SessionStatus{}
-	mi := &file_gavel_v1_transaction_proto_msgTypes[19]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2265,7 @@ func (x *SessionStatus) String() string {
 func (*SessionStatus) ProtoMessage() {}
 
 func (x *SessionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_gavel_v1_transaction_proto_msgTypes[19]
+	mi := &file_gavel_v1_transaction_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2278,7 @@ func (x *SessionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStatus.ProtoReflect.Descriptor instead.
 func (*SessionStatus) Descriptor() ([]byte, []int) {
-	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{19}
+	return file_gavel_v1_transaction_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SessionStatus) GetCode() int32 {
@@ -2011,7 +2306,7 @@ var File_gavel_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\n" +
-	"\x1agavel/v1/transaction.proto\x12\bgavel.v1\x1a\x14gavel/v1/words.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\xed\x01\n" +
+	"\x1agavel/v1/transaction.proto\x12\bgavel.v1\x1a\x12gavel/v1/sql.proto\x1a\x14gavel/v1/words.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\xed\x01\n" +
 	"\x06Branch\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\rR\x06branch\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12#\n" +
@@ -2078,7 +2373,31 @@ const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"V\n" +
 	"\x1bRollbackTransactionResponse\x127\n" +
-	"\vtransaction\x18\x01 \x01(\v2\x15.gavel.v1.TransactionR\vtransaction\">\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x15.gavel.v1.TransactionR\vtransaction\"\xb3\x02\n" +
+	"\x19ExecuteTransactionRequest\x12'\n" +
+	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\x12>\n" +
+	"\n" +
+	"statements\x18\x02 \x03(\v2\x1e.gavel.v1.TransactionStatementR\n" +
+	"statements\x12/\n" +
+	"\tack_level\x18\x03 \x01(\x0e2\x12.gavel.v1.AckLevelR\backLevel\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
+	"\x05label\x18\x05 \x01(\tR\x05label\x121\n" +
+	"\tisolation\x18\x06 \x01(\x0e2\x13.gavel.v1.IsolationR\tisolation\"\xa2\x01\n" +
+	"\x14TransactionStatement\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x10\n" +
+	"\x03sql\x18\x02 \x01(\tR\x03sql\x12&\n" +
+	"\x04args\x18\x03 \x03(\v2\x12.gavel.v1.SqlValueR\x04args\x12$\n" +
+	"\vexpect_rows\x18\x04 \x01(\x03H\x00R\n" +
+	"expectRows\x88\x01\x01B\x0e\n" +
+	"\f_expect_rows\"\xb7\x01\n" +
+	"\x1aExecuteTransactionResponse\x127\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x15.gavel.v1.TransactionR\vtransaction\x12+\n" +
+	"\x11pending_resources\x18\x02 \x03(\tR\x10pendingResources\x123\n" +
+	"\aresults\x18\x03 \x03(\v2\x19.gavel.v1.StatementResultR\aresults\"v\n" +
+	"\x0fStatementResult\x12#\n" +
+	"\rrows_affected\x18\x01 \x01(\x03R\frowsAffected\x12\x18\n" +
+	"\acolumns\x18\x02 \x03(\tR\acolumns\x12$\n" +
+	"\x04rows\x18\x03 \x03(\v2\x10.gavel.v1.SqlRowR\x04rows\">\n" +
 	"\x15GetTransactionRequest\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\"Q\n" +
 	"\x16GetTransactionResponse\x127\n" +
@@ -2162,12 +2481,13 @@ const file_gavel_v1_transaction_proto_rawDesc = "" +
 	"\bAckLevel\x12\x19\n" +
 	"\x15ACK_LEVEL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ACK_LEVEL_APPLIED\x10\x01\x12\x15\n" +
-	"\x11ACK_LEVEL_DECIDED\x10\x022\x92\x05\n" +
+	"\x11ACK_LEVEL_DECIDED\x10\x022\xf3\x05\n" +
 	"\x12TransactionService\x12^\n" +
 	"\x10BeginTransaction\x12!.gavel.v1.BeginTransactionRequest\x1a\".gavel.v1.BeginTransactionResponse\"\x03\x90\x02\x02\x12R\n" +
 	"\fEnlistBranch\x12\x1d.gavel.v1.EnlistBranchRequest\x1a\x1e.gavel.v1.EnlistBranchResponse\"\x03\x90\x02\x02\x12a\n" +
 	"\x11CommitTransaction\x12\".gavel.v1.CommitTransactionRequest\x1a#.gavel.v1.CommitTransactionResponse\"\x03\x90\x02\x02\x12g\n" +
-	"\x13RollbackTransaction\x12$.gavel.v1.RollbackTransactionRequest\x1a%.gavel.v1.RollbackTransactionResponse\"\x03\x90\x02\x02\x12X\n" +
+	"\x13RollbackTransaction\x12$.gavel.v1.RollbackTransactionRequest\x1a%.gavel.v1.RollbackTransactionResponse\"\x03\x90\x02\x02\x12_\n" +
+	"\x12ExecuteTransaction\x12#.gavel.v1.ExecuteTransactionRequest\x1a$.gavel.v1.ExecuteTransactionResponse\x12X\n" +
 	"\x0eGetTransaction\x12\x1f.gavel.v1.GetTransactionRequest\x1a .gavel.v1.GetTransactionResponse\"\x03\x90\x02\x01\x12^\n" +
 	"\x10ListTransactions\x12!.gavel.v1.ListTransactionsRequest\x1a\".gavel.v1.ListTransactionsResponse\"\x03\x90\x02\x01\x12B\n" +
 	"\aSession\x12\x18.gavel.v1.SessionRequest\x1a\x19.gavel.v1.SessionResponse(\x010\x01B2Z0github.com/gavel-tx/gavel/proto/gavel/v1;gavelv1b\x06proto3"
@@ -2185,7 +2505,7 @@ func file_gavel_v1_transaction_proto_rawDescGZIP() []byte {
 }
 
 var file_gavel_v1_transaction_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_gavel_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_gavel_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_gavel_v1_transaction_proto_goTypes = []any{
 	(TransactionState)(0),               // 0: gavel.v1.TransactionState
 	(Outcome)(0),                        // 1: gavel.v1.Outcome
@@ -2203,80 +2523,97 @@ var file_gavel_v1_transaction_proto_goTypes = []any{
 	(*CommitTransactionResponse)(nil),   // 13: gavel.v1.CommitTransactionResponse
 	(*RollbackTransactionRequest)(nil),  // 14: gavel.v1.RollbackTransactionRequest
 	(*RollbackTransactionResponse)(nil), // 15: gavel.v1.RollbackTransactionResponse
-	(*GetTransactionRequest)(nil),       // 16: gavel.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil),      // 17: gavel.v1.GetTransactionResponse
-	(*ListTransactionsRequest)(nil),     // 18: gavel.v1.ListTransactionsRequest
-	(*ListTransactionsResponse)(nil),    // 19: gavel.v1.ListTransactionsResponse
-	(*SessionRequest)(nil),              // 20: gavel.v1.SessionRequest
-	(*SessionCall)(nil),                 // 21: gavel.v1.SessionCall
-	(*SessionResponse)(nil),             // 22: gavel.v1.SessionResponse
-	(*SessionAnswer)(nil),               // 23: gavel.v1.SessionAnswer
-	(*SessionStatus)(nil),               // 24: gavel.v1.SessionStatus
-	(*Evidence)(nil),                    // 25: gavel.v1.Evidence
-	(Vote)(0),                           // 26: gavel.v1.Vote
-	(*durationpb.Duration)(nil),         // 27: google.protobuf.Duration
-	(*anypb.Any)(nil),                   // 28: google.protobuf.Any
+	(*ExecuteTransactionRequest)(nil),   // 16: gavel.v1.ExecuteTransactionRequest
+	(*TransactionStatement)(nil),        // 17: gavel.v1.TransactionStatement
+	(*ExecuteTransactionResponse)(nil),  // 18: gavel.v1.ExecuteTransactionResponse
+	(*StatementResult)(nil),             // 19: gavel.v1.StatementResult
+	(*GetTransactionRequest)(nil),       // 20: gavel.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),      // 21: gavel.v1.GetTransactionResponse
+	(*ListTransactionsRequest)(nil),     // 22: gavel.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil),    // 23: gavel.v1.ListTransactionsResponse
+	(*SessionRequest)(nil),              // 24: gavel.v1.SessionRequest
+	(*SessionCall)(nil),                 // 25: gavel.v1.SessionCall
+	(*SessionResponse)(nil),             // 26: gavel.v1.SessionResponse
+	(*SessionAnswer)(nil),               // 27: gavel.v1.SessionAnswer
+	(*SessionStatus)(nil),               // 28: gavel.v1.SessionStatus
+	(*Evidence)(nil),                    // 29: gavel.v1.Evidence
+	(Vote)(0),                           // 30: gavel.v1.Vote
+	(*durationpb.Duration)(nil),         // 31: google.protobuf.Duration
+	(Isolation)(0),                      // 32: gavel.v1.Isolation
+	(*SqlValue)(nil),                    // 33: gavel.v1.SqlValue
+	(*SqlRow)(nil),                      // 34: gavel.v1.SqlRow
+	(*anypb.Any)(nil),                   // 35: google.protobuf.Any
 }
 var file_gavel_v1_transaction_proto_depIdxs = []int32{
 	2,  // 0: gavel.v1.Branch.state:type_name -> gavel.v1.BranchState
-	25, // 1: gavel.v1.Branch.at:type_name -> gavel.v1.Evidence
-	26, // 2: gavel.v1.BranchVote.vote:type_name -> gavel.v1.Vote
-	25, // 3: gavel.v1.BranchVote.evidence:type_name -> gavel.v1.Evidence
+	29, // 1: gavel.v1.Branch.at:type_name -> gavel.v1.Evidence
+	30, // 2: gavel.v1.BranchVote.vote:type_name -> gavel.v1.Vote
+	29, // 3: gavel.v1.BranchVote.evidence:type_name -> gavel.v1.Evidence
 	0,  // 4: gavel.v1.Transaction.state:type_name -> gavel.v1.TransactionState
 	1,  // 5: gavel.v1.Transaction.outcome:type_name -> gavel.v1.Outcome
 	3,  // 6: gavel.v1.Transaction.plan:type_name -> gavel.v1.Plan
-	27, // 7: gavel.v1.Transaction.age:type_name -> google.protobuf.Duration
+	31, // 7: gavel.v1.Transaction.age:type_name -> google.protobuf.Duration
 	5,  // 8: gavel.v1.Transaction.branches:type_name -> gavel.v1.Branch
-	27, // 9: gavel.v1.BeginTransactionRequest.timeout:type_name -> google.protobuf.Duration
+	31, // 9: gavel.v1.BeginTransactionRequest.timeout:type_name -> google.protobuf.Duration
 	5,  // 10: gavel.v1.BeginTransactionResponse.branches:type_name -> gavel.v1.Branch
-	27, // 11: gavel.v1.BeginTransactionResponse.timeout:type_name -> google.protobuf.Duration
+	31, // 11: gavel.v1.BeginTransactionResponse.timeout:type_name -> google.protobuf.Duration
 	7,  // 12: gavel.v1.BeginTransactionResponse.existing:type_name -> gavel.v1.Transaction
 	5,  // 13: gavel.v1.EnlistBranchResponse.branches:type_name -> gavel.v1.Branch
-	27, // 14: gavel.v1.EnlistBranchResponse.timeout:type_name -> google.protobuf.Duration
+	31, // 14: gavel.v1.EnlistBranchResponse.timeout:type_name -> google.protobuf.Duration
 	6,  // 15: gavel.v1.CommitTransactionRequest.votes:type_name -> gavel.v1.BranchVote
 	4,  // 16: gavel.v1.CommitTransactionRequest.ack_level:type_name -> gavel.v1.AckLevel
-	27, // 17: gavel.v1.CommitTransactionRequest.wait:type_name -> google.protobuf.Duration
+	31, // 17: gavel.v1.CommitTransactionRequest.wait:type_name -> google.protobuf.Duration
 	3,  // 18: gavel.v1.CommitTransactionRequest.plan:type_name -> gavel.v1.Plan
 	7,  // 19: gavel.v1.CommitTransactionResponse.transaction:type_name -> gavel.v1.Transaction
 	7,  // 20: gavel.v1.RollbackTransactionResponse.transaction:type_name -> gavel.v1.Transaction
-	7,  // 21: gavel.v1.GetTransactionResponse.transaction:type_name -> gavel.v1.Transaction
-	0,  // 22: gavel.v1.ListTransactionsRequest.states:type_name -> gavel.v1.TransactionState
-	27, // 23: gavel.v1.ListTransactionsRequest.older_than:type_name -> google.protobuf.Duration
-	7,  // 24: gavel.v1.ListTransactionsResponse.transactions:type_name -> gavel.v1.Transaction
-	21, // 25: gavel.v1.SessionRequest.calls:type_name -> gavel.v1.SessionCall
-	27, // 26: gavel.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	8,  // 27: gavel.v1.SessionCall.begin:type_name -> gavel.v1.BeginTransactionRequest
-	10, // 28: gavel.v1.SessionCall.enlist:type_name -> gavel.v1.EnlistBranchRequest
-	12, // 29: gavel.v1.SessionCall.commit:type_name -> gavel.v1.CommitTransactionRequest
-	14, // 30: gavel.v1.SessionCall.rollback:type_name -> gavel.v1.RollbackTransactionRequest
-	16, // 31: gavel.v1.SessionCall.get:type_name -> gavel.v1.GetTransactionRequest
-	23, // 32: gavel.v1.SessionResponse.answers:type_name -> gavel.v1.SessionAnswer
-	9,  // 33: gavel.v1.SessionAnswer.begin:type_name -> gavel.v1.BeginTransactionResponse
-	11, // 34: gavel.v1.SessionAnswer.enlist:type_name -> gavel.v1.EnlistBranchResponse
-	13, // 35: gavel.v1.SessionAnswer.commit:type_name -> gavel.v1.CommitTransactionResponse
-	15, // 36: gavel.v1.SessionAnswer.rollback:type_name -> gavel.v1.RollbackTransactionResponse
-	17, // 37: gavel.v1.SessionAnswer.get:type_name -> gavel.v1.GetTransactionResponse
-	24, // 38: gavel.v1.SessionAnswer.status:type_name -> gavel.v1.SessionStatus
-	28, // 39: gavel.v1.SessionStatus.details:type_name -> google.protobuf.Any
-	8,  // 40: gavel.v1.TransactionService.BeginTransaction:input_type -> gavel.v1.BeginTransactionRequest
-	10, // 41: gavel.v1.TransactionService.EnlistBranch:input_type -> gavel.v1.EnlistBranchRequest
-	12, // 42: gavel.v1.TransactionService.CommitTransaction:input_type -> gavel.v1.CommitTransactionRequest
-	14, // 43: gavel.v1.TransactionService.RollbackTransaction:input_type -> gavel.v1.RollbackTransactionRequest
-	16, // 44: gavel.v1.TransactionService.GetTransaction:input_type -> gavel.v1.GetTransactionRequest
-	18, // 45: gavel.v1.TransactionService.ListTransactions:input_type -> gavel.v1.ListTransactionsRequest
-	20, // 46: gavel.v1.TransactionService.Session:input_type -> gavel.v1.SessionRequest
-	9,  // 47: gavel.v1.TransactionService.BeginTransaction:output_type -> gavel.v1.BeginTransactionResponse
-	11, // 48: gavel.v1.TransactionService.EnlistBranch:output_type -> gavel.v1.EnlistBranchResponse
-	13, // 49: gavel.v1.TransactionService.CommitTransaction:output_type -> gavel.v1.CommitTransactionResponse
-	15, // 50: gavel.v1.TransactionService.RollbackTransaction:output_type -> gavel.v1.RollbackTransactionResponse
-	17, // 51: gavel.v1.TransactionService.GetTransaction:output_type -> gavel.v1.GetTransactionResponse
-	19, // 52: gavel.v1.TransactionService.ListTransactions:output_type -> gavel.v1.ListTransactionsResponse
-	22, // 53: gavel.v1.TransactionService.Session:output_type -> gavel.v1.SessionResponse
-	47, // [47:54] is the sub-list for method output_type
-	40, // [40:47] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	17, // 21: gavel.v1.ExecuteTransactionRequest.statements:type_name -> gavel.v1.TransactionStatement
+	4,  // 22: gavel.v1.ExecuteTransactionRequest.ack_level:type_name -> gavel.v1.AckLevel
+	31, // 23: gavel.v1.ExecuteTransactionRequest.timeout:type_name -> google.protobuf.Duration
+	32, // 24: gavel.v1.ExecuteTransactionRequest.isolation:type_name -> gavel.v1.Isolation
+	33, // 25: gavel.v1.TransactionStatement.args:type_name -> gavel.v1.SqlValue
+	7,  // 26: gavel.v1.ExecuteTransactionResponse.transaction:type_name -> gavel.v1.Transaction
+	19, // 27: gavel.v1.ExecuteTransactionResponse.results:type_name -> gavel.v1.StatementResult
+	34, // 28: gavel.v1.StatementResult.rows:type_name -> gavel.v1.SqlRow
+	7,  // 29: gavel.v1.GetTransactionResponse.transaction:type_name -> gavel.v1.Transaction
+	0,  // 30: gavel.v1.ListTransactionsRequest.states:type_name -> gavel.v1.TransactionState
+	31, // 31: gavel.v1.ListTransactionsRequest.older_than:type_name -> google.protobuf.Duration
+	7,  // 32: gavel.v1.ListTransactionsResponse.transactions:type_name -> gavel.v1.Transaction
+	25, // 33: gavel.v1.SessionRequest.calls:type_name -> gavel.v1.SessionCall
+	31, // 34: gavel.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	8,  // 35: gavel.v1.SessionCall.begin:type_name -> gavel.v1.BeginTransactionRequest
+	10, // 36: gavel.v1.SessionCall.enlist:type_name -> gavel.v1.EnlistBranchRequest
+	12, // 37: gavel.v1.SessionCall.commit:type_name -> gavel.v1.CommitTransactionRequest
+	14, // 38: gavel.v1.SessionCall.rollback:type_name -> gavel.v1.RollbackTransactionRequest
+	20, // 39: gavel.v1.SessionCall.get:type_name -> gavel.v1.GetTransactionRequest
+	27, // 40: gavel.v1.SessionResponse.answers:type_name -> gavel.v1.SessionAnswer
+	9,  // 41: gavel.v1.SessionAnswer.begin:type_name -> gavel.v1.BeginTransactionResponse
+	11, // 42: gavel.v1.SessionAnswer.enlist:type_name -> gavel.v1.EnlistBranchResponse
+	13, // 43: gavel.v1.SessionAnswer.commit:type_name -> gavel.v1.CommitTransactionResponse
+	15, // 44: gavel.v1.SessionAnswer.rollback:type_name -> gavel.v1.RollbackTransactionResponse
+	21, // 45: gavel.v1.SessionAnswer.get:type_name -> gavel.v1.GetTransactionResponse
+	28, // 46: gavel.v1.SessionAnswer.status:type_name -> gavel.v1.SessionStatus
+	35, // 47: gavel.v1.SessionStatus.details:type_name -> google.protobuf.Any
+	8,  // 48: gavel.v1.TransactionService.BeginTransaction:input_type -> gavel.v1.BeginTransactionRequest
+	10, // 49: gavel.v1.TransactionService.EnlistBranch:input_type -> gavel.v1.EnlistBranchRequest
+	12, // 50: gavel.v1.TransactionService.CommitTransaction:input_type -> gavel.v1.CommitTransactionRequest
+	14, // 51: gavel.v1.TransactionService.RollbackTransaction:input_type -> gavel.v1.RollbackTransactionRequest
+	16, // 52: gavel.v1.TransactionService.ExecuteTransaction:input_type -> gavel.v1.ExecuteTransactionRequest
+	20, // 53: gavel.v1.TransactionService.GetTransaction:input_type -> gavel.v1.GetTransactionRequest
+	22, // 54: gavel.v1.TransactionService.ListTransactions:input_type -> gavel.v1.ListTransactionsRequest
+	24, // 55: gavel.v1.TransactionService.Session:input_type -> gavel.v1.SessionRequest
+	9,  // 56: gavel.v1.TransactionService.BeginTransaction:output_type -> gavel.v1.BeginTransactionResponse
+	11, // 57: gavel.v1.TransactionService.EnlistBranch:output_type -> gavel.v1.EnlistBranchResponse
+	13, // 58: gavel.v1.TransactionService.CommitTransaction:output_type -> gavel.v1.CommitTransactionResponse
+	15, // 59: gavel.v1.TransactionService.RollbackTransaction:output_type -> gavel.v1.RollbackTransactionResponse
+	18, // 60: gavel.v1.TransactionService.ExecuteTransaction:output_type -> gavel.v1.ExecuteTransactionResponse
+	21, // 61: gavel.v1.TransactionService.GetTransaction:output_type -> gavel.v1.GetTransactionResponse
+	23, // 62: gavel.v1.TransactionService.ListTransactions:output_type -> gavel.v1.ListTransactionsResponse
+	26, // 63: gavel.v1.TransactionService.Session:output_type -> gavel.v1.SessionResponse
+	56, // [56:64] is the sub-list for method output_type
+	48, // [48:56] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_gavel_v1_transaction_proto_init() }
@@ -2284,15 +2621,17 @@ func file_gavel_v1_transaction_proto_init() {
 	if File_gavel_v1_transaction_proto != nil {
 		return
 	}
+	file_gavel_v1_sql_proto_init()
 	file_gavel_v1_words_proto_init()
-	file_gavel_v1_transaction_proto_msgTypes[16].OneofWrappers = []any{
+	file_gavel_v1_transaction_proto_msgTypes[12].OneofWrappers = []any{}
+	file_gavel_v1_transaction_proto_msgTypes[20].OneofWrappers = []any{
 		(*SessionCall_Begin)(nil),
 		(*SessionCall_Enlist)(nil),
 		(*SessionCall_Commit)(nil),
 		(*SessionCall_Rollback)(nil),
 		(*SessionCall_Get)(nil),
 	}
-	file_gavel_v1_transaction_proto_msgTypes[18].OneofWrappers = []any{
+	file_gavel_v1_transaction_proto_msgTypes[22].OneofWrappers = []any{
 		(*SessionAnswer_Begin)(nil),
 		(*SessionAnswer_Enlist)(nil),
 		(*SessionAnswer_Commit)(nil),
@@ -2306,7 +2645,7 @@ func file_gavel_v1_transaction_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gavel_v1_transaction_proto_rawDesc), len(file_gavel_v1_transaction_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

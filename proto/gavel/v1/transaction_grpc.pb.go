@@ -23,6 +23,7 @@ const (
 	TransactionService_EnlistBranch_FullMethodName        = "/gavel.v1.TransactionService/EnlistBranch"
 	TransactionService_CommitTransaction_FullMethodName   = "/gavel.v1.TransactionService/CommitTransaction"
 	TransactionService_RollbackTransaction_FullMethodName = "/gavel.v1.TransactionService/RollbackTransaction"
+	TransactionService_ExecuteTransaction_FullMethodName  = "/gavel.v1.TransactionService/ExecuteTransaction"
 	TransactionService_GetTransaction_FullMethodName      = "/gavel.v1.TransactionService/GetTransaction"
 	TransactionService_ListTransactions_FullMethodName    = "/gavel.v1.TransactionService/ListTransactions"
 	TransactionService_Session_FullMethodName             = "/gavel.v1.TransactionService/Session"
@@ -58,6 +59,12 @@ type TransactionServiceClient interface {
 	// already is refused with ALREADY_COMMITTED, one whose commit is being decided with
 	// OUTCOME_UNKNOWN.
 	RollbackTransaction(ctx context.Context, in *RollbackTransactionRequest, opts ...grpc.CallOption) (*RollbackTransactionResponse, error)
+	// ExecuteTransaction is a whole transaction in one call: the coordinator begins it, runs the
+	// statements one after the other at the participants, and commits. It is refused for every
+	// resource of which the coordinator's operator has not said that it is allowed. The answer means
+	// what that of CommitTransaction means. Without an idempotency key a call whose answer was lost
+	// must not be repeated: it would happen twice.
+	ExecuteTransaction(ctx context.Context, in *ExecuteTransactionRequest, opts ...grpc.CallOption) (*ExecuteTransactionResponse, error)
 	// GetTransaction tells what is known about a transaction. It answers for as long as outcomes are
 	// retained (24 hours unless configured), restarts of the coordinator included.
 	GetTransaction(ctx context.Context, in *GetTransactionRequest, opts ...grpc.CallOption) (*GetTransactionResponse, error)
@@ -116,6 +123,16 @@ func (c *transactionServiceClient) RollbackTransaction(ctx context.Context, in *
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RollbackTransactionResponse)
 	err := c.cc.Invoke(ctx, TransactionService_RollbackTransaction_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *transactionServiceClient) ExecuteTransaction(ctx context.Context, in *ExecuteTransactionRequest, opts ...grpc.CallOption) (*ExecuteTransactionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExecuteTransactionResponse)
+	err := c.cc.Invoke(ctx, TransactionService_ExecuteTransaction_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +202,12 @@ type TransactionServiceServer interface {
 	// already is refused with ALREADY_COMMITTED, one whose commit is being decided with
 	// OUTCOME_UNKNOWN.
 	RollbackTransaction(context.Context, *RollbackTransactionRequest) (*RollbackTransactionResponse, error)
+	// ExecuteTransaction is a whole transaction in one call: the coordinator begins it, runs the
+	// statements one after the other at the participants, and commits. It is refused for every
+	// resource of which the coordinator's operator has not said that it is allowed. The answer means
+	// what that of CommitTransaction means. Without an idempotency key a call whose answer was lost
+	// must not be repeated: it would happen twice.
+	ExecuteTransaction(context.Context, *ExecuteTransactionRequest) (*ExecuteTransactionResponse, error)
 	// GetTransaction tells what is known about a transaction. It answers for as long as outcomes are
 	// retained (24 hours unless configured), restarts of the coordinator included.
 	GetTransaction(context.Context, *GetTransactionRequest) (*GetTransactionResponse, error)
@@ -220,6 +243,9 @@ func (UnimplementedTransactionServiceServer) CommitTransaction(context.Context, 
 }
 func (UnimplementedTransactionServiceServer) RollbackTransaction(context.Context, *RollbackTransactionRequest) (*RollbackTransactionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollbackTransaction not implemented")
+}
+func (UnimplementedTransactionServiceServer) ExecuteTransaction(context.Context, *ExecuteTransactionRequest) (*ExecuteTransactionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExecuteTransaction not implemented")
 }
 func (UnimplementedTransactionServiceServer) GetTransaction(context.Context, *GetTransactionRequest) (*GetTransactionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTransaction not implemented")
@@ -323,6 +349,24 @@ func _TransactionService_RollbackTransaction_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TransactionService_ExecuteTransaction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExecuteTransactionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransactionServiceServer).ExecuteTransaction(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TransactionService_ExecuteTransaction_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransactionServiceServer).ExecuteTransaction(ctx, req.(*ExecuteTransactionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TransactionService_GetTransaction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetTransactionRequest)
 	if err := dec(in); err != nil {
@@ -388,6 +432,10 @@ var TransactionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RollbackTransaction",
 			Handler:    _TransactionService_RollbackTransaction_Handler,
+		},
+		{
+			MethodName: "ExecuteTransaction",
+			Handler:    _TransactionService_ExecuteTransaction_Handler,
 		},
 		{
 			MethodName: "GetTransaction",
