@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/gavel-tx/gavel/client/internal/onpg"
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 )
 
@@ -55,7 +54,7 @@ func (b *branch) begun(tx pgx.Tx) {
 
 // mayStart says whether a statement may travel with BEGIN.
 func (b *branch) mayStart(sql string, args []any) bool {
-	if first, _ := onpg.FirstWord(sql); b.manner.alone || first == "" || onpg.Several(sql) {
+	if first, _ := pgbranch.FirstWord(sql); b.manner.alone || first == "" || pgbranch.Several(sql) {
 		return false
 	}
 	for _, a := range args {

@@ -103,7 +103,7 @@ func (b *branch) enter(texts ...string) error {
 			b.fail(err)
 			return err
 		}
-		if onpg.Several(sql) {
+		if pgbranch.Several(sql) {
 			// It may end the transaction and begin another, whose number is not the mark's.
 			b.mu.wrote, b.mark = true, pgbranch.Mark{}
 		}
@@ -278,7 +278,7 @@ func (b *branch) Review(ctx context.Context) client.Review {
 	if b.pgxTx() == nil {
 		return client.Review{Finding: client.FoundReader}
 	}
-	reader, err := onpg.Reader(ctx, b.pg())
+	reader, err := pgbranch.Reader(ctx, b.pg())
 	switch {
 	case err != nil:
 		return client.Review{

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/gavel-tx/gavel/client"
-	"github.com/gavel-tx/gavel/client/internal/onpg"
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 )
 
 // ErrBusy is returned when a transaction is asked to do two things at once at one database: while
@@ -45,7 +45,7 @@ func inTransaction(err error) bool { return !errors.Is(err, client.ErrNoTransact
 
 // checkText refuses SQL that controls a transaction.
 func checkText(sql string) error {
-	if word := onpg.Controls(sql); word != "" {
+	if word := pgbranch.Controls(sql); word != "" {
 		return fmt.Errorf("%w: %s was not sent", ErrControl, word)
 	}
 	return nil

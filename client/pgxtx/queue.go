@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/gavel-tx/gavel/client"
-	"github.com/gavel-tx/gavel/client/internal/onpg"
 	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 )
 
@@ -140,7 +139,7 @@ func (b *branch) later(ctx context.Context, rows int64, sql string, args []any) 
 // mayWait says whether a statement is of those that neither change how later ones are understood
 // nor speak another protocol.
 func mayWait(sql string) bool {
-	switch first, _ := onpg.FirstWord(sql); first {
+	switch first, _ := pgbranch.FirstWord(sql); first {
 	case "INSERT", "UPDATE", "DELETE", "MERGE":
 		return true
 	}

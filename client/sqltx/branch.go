@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/gavel-tx/gavel/client"
-	"github.com/gavel-tx/gavel/client/internal/onpg"
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -145,9 +145,9 @@ func (b *branch) enter(text string) error {
 
 // reads says whether a text is one statement of a kind that can leave its branch a reader.
 func reads(text string) bool {
-	switch first, _ := onpg.FirstWord(text); first {
+	switch first, _ := pgbranch.FirstWord(text); first {
 	case "SELECT", "SHOW", "VALUES", "TABLE", "WITH":
-		return !onpg.Several(text)
+		return !pgbranch.Several(text)
 	}
 	return false
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/gavel-tx/gavel/client"
-	"github.com/gavel-tx/gavel/client/internal/onpg"
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/participant/mysql/xabranch"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -145,8 +145,8 @@ func (s *maria) end(ctx context.Context) error {
 // else empty. It is a help and not a safeguard: within a branch the server refuses all of it but
 // XA.
 func mariaControls(text string) string {
-	first, rest := onpg.FirstWord(text)
-	second, rest := onpg.FirstWord(rest)
+	first, rest := pgbranch.FirstWord(text)
+	second, rest := pgbranch.FirstWord(rest)
 	switch first {
 	case "COMMIT", "XA":
 		return first
@@ -160,7 +160,7 @@ func mariaControls(text string) string {
 		}
 	case "ROLLBACK":
 		if second == "WORK" {
-			second, _ = onpg.FirstWord(rest)
+			second, _ = pgbranch.FirstWord(rest)
 		}
 		if second != "TO" {
 			return first

@@ -103,7 +103,7 @@ func (s *postgres) reader(ctx context.Context, wrote bool) (reader bool, err err
 		return false, nil
 	}
 	err = lend(s.Conn, func(pg *pgconn.PgConn) (err error) {
-		reader, err = onpg.Reader(ctx, pg)
+		reader, err = pgbranch.Reader(ctx, pg)
 		return err
 	})
 	return reader, err

@@ -5,7 +5,7 @@ import (
 	"database/sql"
 
 	"github.com/gavel-tx/gavel/client"
-	"github.com/gavel-tx/gavel/client/internal/onpg"
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -71,7 +71,7 @@ func (d Dialect) controls(text string) string {
 	if d == MariaDB {
 		return mariaControls(text)
 	}
-	return onpg.Controls(text)
+	return pgbranch.Controls(text)
 }
 
 // named says whether a branch has its name from the beginning on.

@@ -1,4 +1,4 @@
-package onpg
+package pgbranch
 
 import (
 	"strings"
