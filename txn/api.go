@@ -201,6 +201,7 @@ const (
 	ReasonRegression     Reason = "LOG_REGRESSION"
 	ReasonNoResource     Reason = "RESOURCE_UNKNOWN"
 	ReasonNotReady       Reason = "RESOURCE_UNAVAILABLE"
+	ReasonNotAllowed     Reason = "SQL_NOT_ALLOWED"
 	ReasonTooMany        Reason = "TOO_MANY_BRANCHES"
 	ReasonClosed         Reason = "BRANCH_SET_CLOSED"
 	ReasonKeyReused      Reason = "IDEMPOTENCY_KEY_REUSED"

@@ -154,4 +154,10 @@ const (
 	OwnerIgnored
 	// SeenOnce acts on what a branch was before the transaction.
 	SeenOnce
+	// BrokenStreamKept keeps the session of a client that has left in the middle of its work.
+	BrokenStreamKept
+	// SessionOutlivesEpoch leaves the sessions of an older epoch alone.
+	SessionOutlivesEpoch
+	// PreparedWhileRunning prepares a session one of whose statements has not ended.
+	PreparedWhileRunning
 )

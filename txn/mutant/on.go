@@ -12,7 +12,7 @@ import (
 const Enabled = true
 
 // count is the number of IDs.
-const count = SeenOnce + 1
+const count = PreparedWhileRunning + 1
 
 // names are the words for the mutants in the environment, in their order.
 var names = [count]string{
@@ -37,6 +37,7 @@ var names = [count]string{
 	"DELEGATE_ANYWHEN", "MARKER_ONLY_READ", "MARKER_LOSS_UNNOTICED", "MARKER_REMOVED_EARLY",
 	"LATE_PREPARE_TAKEN", "FENCE_NOT_KEPT", "END_BEFORE_EFFECT",
 	"PREPARE_UNANNOUNCED", "OWNER_IGNORED", "SEEN_ONCE",
+	"BROKEN_STREAM_KEPT", "SESSION_OUTLIVES_EPOCH", "PREPARED_WHILE_RUNNING",
 }
 
 func (id ID) String() string { return names[id] }
