@@ -10,8 +10,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/gavel-tx/gavel/client"
-	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/participant/mysql/xabranch"
+	"github.com/gavel-tx/gavel/participant/postgres/pgbranch"
 	"github.com/gavel-tx/gavel/txn"
 )
 

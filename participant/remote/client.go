@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/session"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
 	"github.com/gavel-tx/gavel/proto/wire"
 	"github.com/gavel-tx/gavel/proto/wire/transport"
@@ -46,13 +47,14 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 
 // Client is a resource in another process. It is a participant.Resource, OnePhaser, Delegate,
 // Describer and Closer, where the description says whether the resource takes one phase, and
-// whether decisions can be left to it.
+// whether decisions can be left to it; and a session.Runner, where the participant runs SQL.
 //
 // It repeats nothing: what a failed call means, and when to make it again, is the coordinator's to
 // decide. The context's deadline is sent along.
 type Client struct {
 	closeOnce func() error
 	service   gavelv1.ParticipantServiceClient
+	sql       gavelv1.SqlServiceClient
 	resource  string
 
 	// greeting is held, as its one token, by the call that says Hello.
@@ -75,6 +77,7 @@ var (
 	_ participant.Delegate  = (*Client)(nil)
 	_ participant.Describer = (*Client)(nil)
 	_ participant.Closer    = (*Client)(nil)
+	_ session.Runner        = (*Client)(nil)
 )
 
 // Dial makes a client of the participant at target, a gRPC target or host:port. It does not wait
@@ -96,6 +99,7 @@ func Dial(target string, opts ...Option) (*Client, error) {
 	return &Client{
 		closeOnce: sync.OnceValue(conn.Close), resource: o.resource,
 		service:  gavelv1.NewParticipantServiceClient(conn),
+		sql:      gavelv1.NewSqlServiceClient(conn),
 		greeting: make(chan struct{}, 1), logs: map[txn.LogID]*greeted{},
 	}, nil
 }

@@ -95,6 +95,13 @@ func (m *memory) admit(f txn.Fence, hello bool) error {
 	return nil
 }
 
+// epoch is the newest epoch of a log that was seen, or 0.
+func (m *memory) epoch(log txn.LogID) txn.Epoch {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen[log].Epoch
+}
+
 // restore takes back what could not be made durable, so that the next call tries again.
 func (m *memory) restore(log txn.LogID, before txn.Fence, known bool) {
 	if known {

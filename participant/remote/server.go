@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -11,8 +12,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/session"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
 	"github.com/gavel-tx/gavel/proto/wire"
+	"github.com/gavel-tx/gavel/proto/wire/transport"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -39,9 +42,12 @@ type Config struct {
 	Name string
 	// Resource does the work. It stays the caller's: Close does not close it.
 	Resource participant.Resource
+	// SQL runs the statements of clients: the session.Keeper that is the Resource. Defaults to
+	// nobody, and SqlService is not served.
+	SQL session.Runner
 	// FenceFile is the path of the memory of fences. Its directory must exist, and be as durable
 	// as the resource. It may be empty only for a Resource that is a Greeter and keeps fences
-	// itself.
+	// itself, which a session.Keeper does not.
 	FenceFile string
 	// Now is the clock. Defaults to time.Now.
 	Now func() time.Time
@@ -57,6 +63,10 @@ type Server struct {
 	name     string
 	resource participant.Resource
 	memory   *memory // nil where the resource keeps fences itself
+	sql      session.Runner
+	report   func(error)
+	// sessions are the goroutines that wait for clients of SqlService.
+	sessions sync.WaitGroup
 }
 
 // NewServer makes a server of a resource and reads the fences that were seen before.
@@ -70,8 +80,9 @@ func NewServer(cfg Config) (*Server, error) {
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
-	s := &Server{name: cfg.Name, resource: cfg.Resource}
-	if _, greets := cfg.Resource.(Greeter); cfg.FenceFile == "" && !greets {
+	s := &Server{name: cfg.Name, resource: cfg.Resource, sql: cfg.SQL, report: cfg.Report}
+	_, greets := cfg.Resource.(Greeter)
+	if _, keeper := cfg.Resource.(*session.Keeper); cfg.FenceFile == "" && (!greets || keeper) {
 		return nil, errors.New("participant/remote: a resource without fences needs a FenceFile")
 	}
 	if cfg.FenceFile != "" {
@@ -84,13 +95,21 @@ func NewServer(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Register adds the service to a gRPC server.
+// Register adds the services to a gRPC server.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	gavelv1.RegisterParticipantServiceServer(r, s)
+	if s.sql != nil {
+		recovery := transport.Recovery(func(p transport.Panic) {
+			s.report(fmt.Errorf("a statement failed inside: %v\n%s", p.Value, p.Stack))
+		})
+		gavelv1.RegisterSqlServiceServer(r,
+			&sqlServer{server: s, runner: s.sql, recovery: recovery})
+	}
 }
 
 // Close makes the memory of fences durable. The gRPC server must be stopped first.
 func (s *Server) Close() error {
+	s.sessions.Wait()
 	if s.memory == nil {
 		return nil
 	}

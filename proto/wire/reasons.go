@@ -23,6 +23,9 @@ const (
 	ReasonBranchLost = "BRANCH_LOST"
 	// ReasonBelowMinimum: an addition would have led below the minimum that came with it.
 	ReasonBelowMinimum = "BELOW_MINIMUM"
+	// ReasonStatementFailed: a statement of a branch failed, or was not run. It stands for a
+	// *session.Error.
+	ReasonStatementFailed = "STATEMENT_FAILED"
 	// ReasonNotNumber: an addition met a value that is not a number.
 	ReasonNotNumber = "NOT_A_NUMBER"
 )
@@ -129,9 +132,20 @@ func explainRefusal(r txn.Reason) (Explanation, bool) {
 		e.Code, e.What = codes.Aborted, "the transaction is rolled back already"
 		e.Data, e.Do = nothingLeft, runAgain
 	default:
-		return Explanation{}, false
+		return explainPermission(r)
 	}
 	return e, true
+}
+
+// explainPermission is about what an operator has not allowed.
+func explainPermission(r txn.Reason) (Explanation, bool) {
+	if r != txn.ReasonNotAllowed {
+		return Explanation{}, false
+	}
+	return Explanation{Code: codes.PermissionDenied, Data: unchanged,
+		What: "the coordinator may not run SQL at this resource",
+		Do: "Have its operator allow it (--execute NAME), or run the SQL on a connection of your " +
+			"own."}, true
 }
 
 func explainParticipant(reason string) (Explanation, bool) {
@@ -156,6 +170,10 @@ func explainParticipant(reason string) (Explanation, bool) {
 		e.Code, e.What = codes.FailedPrecondition, "the participant no longer has the branch's work"
 		e.Data = failedBranch
 		e.Do = "Roll the transaction back and run it again."
+	case ReasonStatementFailed:
+		e.Code, e.What = codes.FailedPrecondition, "a statement of the branch failed"
+		e.Data = failedBranch
+		e.Do = "Roll the transaction back; see the SQLSTATE for whether to run it again."
 	case ReasonBelowMinimum:
 		e.Code, e.What = codes.FailedPrecondition, "the sum would be below its minimum"
 		e.Data = failedBranch

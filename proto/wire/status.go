@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/session"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -134,6 +135,9 @@ func Status(err error) error {
 	if n, ok := errors.AsType[*named](err); ok {
 		return reasonStatus(n.reason, n.text)
 	}
+	if e, ok := errors.AsType[*session.Error](err); ok {
+		return statementStatus(e)
+	}
 	if reason := sentinelReason(err); reason != "" {
 		return reasonStatus(reason, err.Error())
 	}
@@ -211,6 +215,17 @@ func reasonStatus(reason, text string) error {
 		map[string]string{keyMessage: text})
 }
 
+// statementStatus is about a statement that failed. What its error says travels without the subject
+// of its sentence, which the other side puts before it again.
+func statementStatus(e *session.Error) error {
+	what, _ := explainParticipant(ReasonStatementFailed)
+	reason := Cut(clean(e.Reason), txn.MaxReasonLen)
+	meta := map[string]string{keyMessage: reason}
+	put(meta, keySQLState, e.SQLState)
+	return build(what.Code, sentence("the statement "+reason, what.Data, what.Do),
+		ReasonStatementFailed, meta)
+}
+
 // unknownStatus is for every error that is not positively a refusal or an outcome. Its code tells
 // whose patience ended; its reason is always that the outcome is unknown.
 func unknownStatus(err error) error {
@@ -283,9 +298,9 @@ func TransactionError(err error) error {
 	return unknownError(err)
 }
 
-// ParticipantError reads the error of a ParticipantService or KvService call: one of package
-// participant's sentinels, a *txn.Refusal, an error with a reason of this package ([ReasonOf]),
-// or an error that wraps txn.ErrUnknown.
+// ParticipantError reads the error of a ParticipantService, SqlService or KvService call: one of
+// package participant's sentinels, a *txn.Refusal, a *session.Error, an error with a reason of this
+// package ([ReasonOf]), or an error that wraps txn.ErrUnknown.
 func ParticipantError(err error) error {
 	if err == nil {
 		return nil
@@ -306,6 +321,8 @@ func ParticipantError(err error) error {
 		return fmt.Errorf("wire: %s: %w", text, participant.ErrNoMarkers)
 	case ReasonBranchLost, ReasonBelowMinimum, ReasonNotNumber:
 		return &named{reason: info.GetReason(), text: text}
+	case ReasonStatementFailed:
+		return &session.Error{Reason: text, SQLState: info.GetMetadata()[keySQLState]}
 	}
 	if r := refusalOf(s, info); r != nil {
 		return r

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/session"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -96,6 +97,7 @@ func specimens(t *testing.T) map[string]error {
 		ReasonBelowMinimum, ReasonNotNumber} {
 		out["named "+r] = Refuse(r, "what happened at key %q", "alice")
 	}
+	out["statement"] = session.Failed(errors.New("x"), "duplicate key value", "23505")
 	out["fenced"] = participant.ErrFenced
 	out["regression"] = participant.ErrRegression
 	out["not resolver"] = fmt.Errorf("bank_a: %w", participant.ErrNotResolver)
@@ -325,6 +327,11 @@ func TestSentinelsComeBack(t *testing.T) {
 		if ReasonOf(got) != reason || got.Error() != "key k" {
 			t.Errorf("%s came back as %v", reason, got)
 		}
+	}
+	failed := &session.Error{Reason: "changed 0 rows, expected 1", SQLState: "02000"}
+	back, ok := errors.AsType[*session.Error](ParticipantError(Status(failed)))
+	if !ok || *back != *failed {
+		t.Errorf("a failed statement came back as %+v", back)
 	}
 	got := ParticipantError(Status(txn.Refusef(txn.ReasonNoResource, "resource", "not here")))
 	if txn.ReasonOf(got) != txn.ReasonNoResource {

@@ -24,12 +24,17 @@ import (
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/participant/kv"
 	"github.com/gavel-tx/gavel/participant/remote"
+	"github.com/gavel-tx/gavel/participant/session"
+	"github.com/gavel-tx/gavel/proto/wire"
 )
 
 // options are what a participant can be told.
 type options struct {
-	name, postgres   string
-	mysql, kv        string
+	name, postgres string
+	mysql, kv      string
+	// sql is where the statements of clients are run, sessions how many of them at one time.
+	sql              string
+	sessions         int
 	owner            string
 	experimental     bool
 	kvMax            ui.Size
@@ -41,7 +46,11 @@ type options struct {
 
 const long = `Run a participant next to a database: coordinators reach it as grpc://HOST:PORT,
 and it finishes, lists and vouches for the prepared branches there. It remembers in --data
-which coordinator it heard last, so that one that was replaced cannot act any more.`
+which coordinator it heard last, so that one that was replaced cannot act any more.
+
+With --sql it also runs the statements of clients that have no driver of the database, and of
+"gavel exec": whoever reaches its address may then do whatever the role of that URL may do.
+Give it a role of its own, and TLS with client certificates beyond this machine.`
 
 // Command is `gavel participant`.
 func Command(io ui.IO) *cobra.Command {
@@ -51,6 +60,7 @@ func Command(io ui.IO) *cobra.Command {
 		Short: "Run a participant: the sidecar that speaks for one database",
 		Long:  long,
 		Example: `  gavel participant --name bank_a --postgres env:BANK_A --data /var/lib/bank-a
+  gavel participant --name bank_a --postgres env:BANK_A --sql env:APP_A --data /var/lib/bank-a
   gavel participant --name stock --mysql env:STOCK --data /var/lib/stock
   gavel participant --name cart --kv /var/lib/cart`,
 		Args: cobra.NoArgs,
@@ -61,6 +71,10 @@ func Command(io ui.IO) *cobra.Command {
 	fs.StringVar(&o.postgres, "postgres", "", "`URL` of a PostgreSQL database, or env:NAME or "+
 		"file:PATH that holds it")
 	fs.StringVar(&o.owner, "owner-role", "", "`ROLE` that owns prepared branches in PostgreSQL")
+	fs.StringVar(&o.sql, "sql", "", "`URL` of the same database as the role that runs the SQL "+
+		"of clients, or env:NAME or file:PATH (default: none is run)")
+	fs.IntVar(&o.sessions, "sql-sessions", session.DefaultSessions, "most sessions of --sql "+
+		"at one time, each of them a connection")
 	fs.StringVar(&o.mysql, "mysql", "", "`URL` of a MariaDB database, or env:NAME or file:PATH "+
 		"that holds it")
 	settings.AddExperimental(fs, &o.experimental)
@@ -101,6 +115,13 @@ func (o options) validate() error {
 			"a participant of a database needs --data: it must not forget which coordinator it "+
 				"heard last")
 	}
+	if o.sql != "" && o.postgres == "" {
+		return exit.Usagef("", "--sql is for a participant of PostgreSQL")
+	}
+	if o.sessions < 1 || o.sessions > resource.MaxSessions {
+		return exit.Usagef("", "--sql-sessions %d is not within 1 and %d", o.sessions,
+			resource.MaxSessions)
+	}
 	return nil
 }
 
@@ -137,16 +158,22 @@ func (o options) run(ctx context.Context, io ui.IO) (err error) {
 	}, serve.Handler(serve.Registry(build.Read().Version), p.checks))
 	o.banner(io, door, opened)
 	err = wait(ctx, srv, p)
+	if keeper, ok := opened.Manager.(*session.Keeper); ok {
+		keeper.Drain() // nobody can ask for their votes any more
+	}
 	stop, cancel := context.WithTimeout(context.Background(), o.drain)
 	defer cancel()
 	srv.Stop(stop)
 	return errors.Join(err, server.Close())
 }
 
-// maxMessage is the larger limit that the key-value store's own service needs.
+// maxMessage is the larger limit that a service beside ParticipantService needs.
 func (o options) maxMessage() int {
-	if o.kv != "" {
+	switch {
+	case o.kv != "":
 		return kv.MaxMessage
+	case o.sql != "":
+		return wire.MaxSQLMessage
 	}
 	return 0
 }
@@ -172,6 +199,13 @@ func (o options) open(ctx context.Context, io ui.IO, log *slog.Logger) (resource
 	if o.owner != "" {
 		target.OwnerRole = o.owner
 	}
+	if o.sql != "" {
+		opts.SQL, err = resource.SQLTarget(resource.Source{Getenv: io.Getenv}, o.sql)
+		if err != nil {
+			return resource.Opened{}, err
+		}
+		opts.Sessions = o.sessions
+	}
 	return resource.Open(ctx, o.name, target, opts)
 }
 
@@ -180,6 +214,9 @@ func (o options) server(opened resource.Opened, log *slog.Logger) (*remote.Serve
 	cfg := remote.Config{Name: o.name, Resource: opened.Manager, Report: func(err error) {
 		log.Warn("the memory of coordinators could not be written; trying again", "err", err)
 	}}
+	if keeper, ok := opened.Manager.(*session.Keeper); ok {
+		cfg.SQL = keeper
+	}
 	if o.data != "" {
 		if err := os.MkdirAll(o.data, 0o700); err != nil {
 			return nil, &exit.Error{Code: exit.Refused, What: err.Error(), Err: err,
@@ -202,6 +239,9 @@ func (o options) banner(io ui.IO, door *serve.Listener, opened resource.Opened) 
 	grpcAddr, httpAddr := door.Addrs()
 	fmt.Fprintf(io.Out, "gavel %s participant\n", build.Read().Version)
 	fmt.Fprintf(io.Out, "  resource  %s  %s\n", o.name, opened.Target)
+	if opened.SQL != nil {
+		fmt.Fprintf(io.Out, "  SQL       %s\n", opened.SQL)
+	}
 	fmt.Fprintf(io.Out, "  gRPC      %s  (%s)\n", grpcAddr, door.Secured())
 	fmt.Fprintf(io.Out, "  HTTP      %s  (/metrics /livez /readyz?verbose)\n", httpAddr)
 }

@@ -33,7 +33,6 @@ import (
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/participant/kv"
 	"github.com/gavel-tx/gavel/participant/mysql"
-	"github.com/gavel-tx/gavel/participant/postgres"
 	"github.com/gavel-tx/gavel/participant/remote"
 	"github.com/gavel-tx/gavel/proto/wire/transport"
 	"github.com/gavel-tx/gavel/txn"
@@ -289,6 +288,10 @@ type Options struct {
 	// ExperimentalMySQL allows a mysql:// URL to lead to a server that is no MariaDB.
 	ExperimentalMySQL bool
 	Logger            *slog.Logger
+	// SQL, if not nil, is where the statements of clients are run: a PostgreSQL URL, for a resource
+	// that is one. Sessions bounds them; 0 is the default.
+	SQL      *Target
+	Sessions int
 }
 
 // Opened is a resource manager that is ready to be asked, whether it answers or not.
@@ -297,6 +300,8 @@ type Opened struct {
 	// Target is the parsed URL.
 	Target  Target
 	Manager participant.Resource
+	// SQL is where the statements of clients are run, or nil. Manager is a *session.Keeper then.
+	SQL *Target
 }
 
 // Close ends its connections.
@@ -316,9 +321,8 @@ func Open(ctx context.Context, name string, t Target, o Options) (Opened, error)
 	case KindGRPC:
 		out.Manager, err = openRemote(name, t, o)
 	case KindPostgres:
-		// New does not connect: a coordinator must start while one of its databases is down.
-		out.Manager, err = postgres.New(postgres.Config{Name: name, DSN: t.DSN,
-			OwnerRole: t.OwnerRole})
+		out.SQL = o.SQL
+		out.Manager, err = openPostgres(name, t, o)
 	case KindMySQL:
 		out.Manager, err = mysql.New(mysql.Config{Name: name, DSN: t.DSN,
 			Experimental: o.ExperimentalMySQL})
