@@ -7,6 +7,8 @@
 //     decides nothing, for nothing else. One that is rolled back is the status ABORTED, one whose
 //     outcome is not known yet UNAVAILABLE with the reason OUTCOME_UNKNOWN, so that no client can
 //     take a reply without looking for a commit.
+//   - ExecuteTransaction is Begin, the statements, and CommitTransaction, with the same answers. A
+//     statement that fails is the No vote of its branch.
 //   - GetTransaction and ListTransactions answer OK and leave the outcome to be read.
 //   - A refusal says that nothing was changed, and why. Package wire maps it to its code.
 //
@@ -47,6 +49,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	sessions "github.com/gavel-tx/gavel/participant/session"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
 	"github.com/gavel-tx/gavel/proto/wire"
 	"github.com/gavel-tx/gavel/proto/wire/transport"
@@ -85,6 +88,11 @@ type Options struct {
 	// Interceptor runs around every call of a session, as those of the gRPC server run around calls
 	// by themselves. It must keep a panic within its call. Defaults to transport.Recovery(nil).
 	Interceptor grpc.UnaryServerInterceptor
+	// SQL has who runs statements for ExecuteTransaction, by the names of the resources where that
+	// is allowed. Defaults to none: every ExecuteTransaction is refused.
+	SQL map[string]sessions.Runner
+	// Epoch is the coordinator's, for the sessions of SQL. Defaults to not telling them.
+	Epoch txn.Epoch
 }
 
 const day = 24 * time.Hour

@@ -12,10 +12,10 @@
 //	{"code": "aborted", "message": "…", "details": [{"type": "google.rpc.ErrorInfo", "debug":
 //	    {"reason": "PARTICIPANT_VOTED_NO", …}}]}
 //
-// 200 for CommitTransaction means that the transaction is committed, durably, and nothing else
-// does; but for an intent, which decides nothing. The code "aborted" means that nothing of it
+// 200 for CommitTransaction and ExecuteTransaction means that the transaction is committed, durably,
+// and nothing else does; but for an intent, which decides nothing. The code "aborted" means that nothing of it
 // remains. Every other answer, and none, leaves the outcome unknown: repeat the call, or ask
-// GetTransaction.
+// GetTransaction; an ExecuteTransaction may be repeated only if it has an idempotency key.
 //
 // # Browsers
 //
@@ -76,6 +76,7 @@ func Handler(s *server.Server, o Options) http.Handler {
 	method(mux, o, "RollbackTransaction", s.RollbackTransaction)
 	method(mux, o, "GetTransaction", s.GetTransaction)
 	method(mux, o, "ListTransactions", s.ListTransactions)
+	method(mux, o, "ExecuteTransaction", s.ExecuteTransaction)
 	return http.NewCrossOriginProtection().Handler(&door{mux, o})
 }
 
@@ -94,7 +95,6 @@ func method[Req, Res any](
 			}
 			return answer.(*Res), nil
 		}, connect.WithReadMaxBytes(o.MaxMessage),
-		connect.WithIdempotency(connect.IdempotencyIdempotent),
 		connect.WithCodec(strict{"json"}), connect.WithCodec(strict{"json; charset=utf-8"})))
 }
 
