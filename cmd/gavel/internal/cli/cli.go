@@ -15,6 +15,7 @@ import (
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/build"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/coordinatorcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/demo"
+	"github.com/gavel-tx/gavel/cmd/gavel/internal/execcmd"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/guess"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/kvcmd"
@@ -81,7 +82,7 @@ all of it or none of it, whatever crashes.`,
 	)
 	add(root, "start", demo.Command(io), coordinatorcmd.Command(io), participantcmd.Command(io),
 		schemacmd.Command(io), markercmd.Command(io))
-	add(root, "use", txcmd.Command(io))
+	add(root, "use", txcmd.Command(io), execcmd.Command(io))
 	add(root, "repair", recovercmd.Command(io), logcmd.Command(io), kvcmd.Command(io))
 	add(root, "measure", benchcmd.Command(io))
 	root.AddCommand(versionCommand(io), exitCodes())

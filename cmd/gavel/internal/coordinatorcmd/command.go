@@ -20,6 +20,8 @@ import (
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/settings"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/ui"
 	"github.com/gavel-tx/gavel/coordinator"
+	"github.com/gavel-tx/gavel/participant/session"
+	"github.com/gavel-tx/gavel/proto/wire"
 )
 
 const long = `Run a coordinator: it decides global transactions, keeps the decisions in its
@@ -32,6 +34,9 @@ The log is made once, by "gavel log init DIR". Resources are given as NAME=URL:
   postgres://...        a PostgreSQL database; ?gavel_owner_role=ROLE names the role that owns
                         prepared branches
   kv:DIR                an embedded key-value store; kv:DIR?max_size=8GiB
+
+With --execute clients may run SQL at a resource in one call, "gavel exec" for example: whoever
+reaches the coordinator may then do there whatever the role may do that the SQL runs as.
 
 --check connects to every resource, says what it finds with a fix for each fault, and exits 0
 or 1 without serving.`
@@ -80,8 +85,30 @@ func open(
 ) ([]resource.Opened, error) {
 	src := resource.Source{Getenv: io.Getenv}
 	opts := resource.Options{TLS: set.TLS(), Insecure: set.Insecure,
-		ExperimentalMySQL: set.ExperimentalMySQL, Logger: log}
+		ExperimentalMySQL: set.ExperimentalMySQL, Execute: set.Execute, Logger: log}
 	return resource.OpenAll(ctx, src, set.Resource, opts)
+}
+
+// runners are those who run SQL for ExecuteTransaction, where that is allowed.
+func runners(set settings.Coordinator, opened []resource.Opened) map[string]session.Runner {
+	all := map[string]session.Runner{}
+	for _, o := range opened {
+		if _, allowed := set.Execute[o.Name]; !allowed {
+			continue
+		}
+		if r, ok := o.Manager.(session.Runner); ok {
+			all[o.Name] = r
+		}
+	}
+	return all
+}
+
+// maxMessage bounds one request: statements are longer than votes.
+func maxMessage(set settings.Coordinator) int {
+	if len(set.Execute) > 0 {
+		return wire.MaxSQLMessage
+	}
+	return 0
 }
 
 // config is what the library gets.

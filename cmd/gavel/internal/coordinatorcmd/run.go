@@ -44,7 +44,7 @@ func run(ctx context.Context, io ui.IO, set settings.Coordinator) (err error) {
 	}
 	n := &node{io: io, set: set, log: log, draining: make(chan struct{})}
 	face := serve.Face{GRPC: set.GRPC, HTTP: set.HTTP, TLS: set.TLS(), Insecure: set.Insecure,
-		Service: server.Service, Logger: log}
+		Service: server.Service, MaxMessage: maxMessage(set), Logger: log}
 	if n.door, err = face.Listen(); err != nil {
 		return err
 	}
@@ -62,10 +62,11 @@ func run(ctx context.Context, io ui.IO, set settings.Coordinator) (err error) {
 	m.Watch(n.c)
 	registry := serve.Registry(build.Read().Version, m)
 	recovery := transport.Recovery(face.Panicked)
-	n.api = server.New(n.c, server.Options{MaxTimeout: set.MaxTimeout, Interceptor: recovery})
+	n.api = server.New(n.c, server.Options{MaxTimeout: set.MaxTimeout, Interceptor: recovery,
+		SQL: runners(set, opened), Epoch: n.c.Epoch()})
 	n.srv = n.door.Serve(n.api.Register, serve.Handler(registry, n.checks, serve.Route{
 		Path: web.Path, Handler: web.Handler(n.api, web.Options{
-			TLS: !set.TLS().IsZero(), Interceptor: recovery})}))
+			TLS: !set.TLS().IsZero(), Interceptor: recovery, MaxMessage: maxMessage(set)})}))
 	n.banner(opened)
 	return n.serve(ctx)
 }
@@ -82,6 +83,9 @@ func (n *node) banner(opened []resource.Opened) {
 	fmt.Fprintf(out, "  log       %s  id %s  epoch %d\n", n.set.Data, n.c.LogID(), n.c.Epoch())
 	for _, o := range opened {
 		fmt.Fprintf(out, "  resource  %s  %s\n", o.Name, o.Target)
+		if o.SQL != nil {
+			fmt.Fprintf(out, "  SQL       %s  %s\n", o.Name, o.SQL)
+		}
 	}
 	fmt.Fprintf(out, "  gRPC      %s  (%s)\n", grpcAddr, n.door.Secured())
 	fmt.Fprintf(out, "  HTTP      %s://%s  (the same as JSON; /metrics /livez /readyz?verbose)\n",

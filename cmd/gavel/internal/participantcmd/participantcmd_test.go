@@ -2,6 +2,7 @@ package participantcmd_test
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/clitest"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
 	"github.com/gavel-tx/gavel/participant/remote"
+	"github.com/gavel-tx/gavel/participant/session"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
 	"github.com/gavel-tx/gavel/txn"
 )
@@ -146,6 +148,35 @@ func TestADeadDatabase(t *testing.T) {
 	}
 }
 
+// TestSQL: the role that runs it is told, without its password, and the service is there only then.
+func TestSQL(t *testing.T) {
+	t.Setenv("APP", "postgres://app:hunter2@127.0.0.1:1/d")
+	for _, on := range []bool{true, false} {
+		args := []string{"participant", "--name", "bank", "--postgres",
+			"postgres://u@127.0.0.1:1/d", "--data", t.TempDir()}
+		if on {
+			args = append(args, "--sql", "env:APP")
+		}
+		s := clitest.Start(t, args...)
+		c, err := remote.Dial(s.GRPC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Attach(t.Context(), session.Attachment{Name: txn.Name{Log: 1, Seq: 1, Branch: 1}})
+		if got := strings.Contains(fmt.Sprint(err), "runs no SQL of clients"); err == nil || got == on {
+			t.Errorf("with --sql %v: %v", on, err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		r := s.Stop(t).Want(t, exit.OK)
+		if told := strings.Contains(r.Out, "SQL       postgres://app@127.0.0.1:1/d"); told != on ||
+			strings.Contains(r.Out+r.Err, "hunter2") {
+			t.Errorf("with --sql %v: %s%s", on, r.Out, r.Err)
+		}
+	}
+}
+
 // TestUsage: a participant speaks for one resource, by one name.
 func TestUsage(t *testing.T) {
 	dir := t.TempDir()
@@ -164,6 +195,9 @@ func TestUsage(t *testing.T) {
 		{"--name", "a", "--kv", dir, "--log-level", "loud"},
 		{"--name", "a", "--kv", dir, "--kv-max-size", "5"},
 		{"--name", "a", "--postgres", "env:X", "--data", dir, "--kv-max-size", "5GiB"},
+		{"--name", "a", "--kv", dir, "--sql", "env:X"},
+		{"--name", "a", "--postgres", "postgres://h/d", "--data", dir, "--sql", "env:BANK"},
+		{"--name", "a", "--postgres", "postgres://h/d", "--data", dir, "--sql-sessions", "0"},
 	} {
 		args = append([]string{"participant", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"},
 			args...)

@@ -292,6 +292,9 @@ type Options struct {
 	// that is one. Sessions bounds them; 0 is the default.
 	SQL      *Target
 	Sessions int
+	// Execute, for [OpenAll], has the resources at which this process may run SQL, with a reference
+	// to the URL that SQL becomes; that of a participant is empty.
+	Execute map[string]string
 }
 
 // Opened is a resource manager that is ready to be asked, whether it answers or not.
@@ -393,6 +396,11 @@ func openRef(
 	target, err := src.Target(name, ref)
 	if err != nil {
 		return Opened{}, err
+	}
+	if ref, ok := o.Execute[name]; ok {
+		if o.SQL, err = executeAt(src, target, ref); err != nil {
+			return Opened{}, about(name, err)
+		}
 	}
 	return Open(ctx, name, target, o)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/exit"
 	"github.com/gavel-tx/gavel/cmd/gavel/internal/resource"
+	"github.com/gavel-tx/gavel/participant/session"
 	"github.com/gavel-tx/gavel/proto/wire/transport"
 )
 
@@ -224,5 +225,41 @@ func TestPlaintextBeyondLoopback(t *testing.T) {
 	_, err = resource.Open(t.Context(), "a", resource.Target{}, resource.Options{})
 	if err == nil {
 		t.Error("a target of no kind is opened")
+	}
+}
+
+// TestExecute: SQL is run where somebody has said as which role.
+func TestExecute(t *testing.T) {
+	src := resource.Source{Getenv: func(string) string { return "postgres://app:secret@h/d" }}
+	for name, c := range map[string]struct {
+		url, at string
+		says    string
+	}{
+		"a participant":               {"grpc://127.0.0.1:1", "", ""},
+		"a participant with a URL":    {"grpc://127.0.0.1:1", "env:APP", "its participant runs"},
+		"a database":                  {"postgres://gavel@h/d", "env:APP", ""},
+		"a database without a URL":    {"postgres://gavel@h/d", "", "own role"},
+		"a database and another kind": {"postgres://gavel@h/d", "kv:x", "of another kind"},
+		"a store":                     {"kv:" + t.TempDir(), "env:APP", "no SQL can be run"},
+	} {
+		opened, err := resource.OpenAll(t.Context(), src, map[string]string{"a": c.url},
+			resource.Options{Execute: map[string]string{"a": c.at}})
+		if c.says != "" {
+			if err == nil || !strings.Contains(err.Error(), c.says) ||
+				strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if _, ok := opened[0].Manager.(session.Runner); !ok {
+			t.Errorf("%s runs no SQL", name)
+		}
+		if err := resource.CloseAll(opened); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -33,6 +33,23 @@ func SQLTarget(src Source, ref string) (*Target, error) {
 	return &t, nil
 }
 
+// executeAt is where this process runs SQL at a resource, or nil if its participant does.
+func executeAt(src Source, t Target, ref string) (*Target, error) {
+	switch {
+	case t.Kind == KindGRPC && ref == "":
+		return nil, nil
+	case t.Kind == KindGRPC:
+		return nil, exit.Usagef("Give --execute NAME alone, and --sql to the participant.",
+			"its participant runs the SQL, at a URL of its own")
+	case t.Kind != KindPostgres:
+		return nil, exit.Usagef("", "no SQL can be run at %s", t)
+	case ref == "":
+		return nil, exit.Usagef("Give --execute NAME=env:APP_URL, with the application's role.",
+			"SQL must not be run as the coordinator's own role")
+	}
+	return SQLTarget(src, ref)
+}
+
 // openPostgres makes the adapter, which does not connect: a coordinator must start while one of its
 // databases is down. With sessions it is within a keeper of them.
 func openPostgres(name string, t Target, o Options) (participant.Resource, error) {

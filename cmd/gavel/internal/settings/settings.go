@@ -15,6 +15,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -32,6 +33,10 @@ type Coordinator struct {
 	GRPC     string            `yaml:"grpc"`
 	HTTP     string            `yaml:"http"`
 	Resource map[string]string `yaml:"resource"`
+
+	// Execute names the resources at which ExecuteTransaction may run SQL, with the URL at which
+	// this process runs it. That of a participant is empty.
+	Execute map[string]string `yaml:"execute"`
 
 	AcceptForeign  []string `yaml:"accept-foreign"`
 	AcceptIdentity []string `yaml:"accept-identity"`
@@ -71,8 +76,8 @@ type Log struct {
 // Defaults are the settings of a coordinator that was told nothing.
 func Defaults() Coordinator {
 	return Coordinator{GRPC: "127.0.0.1:7440", HTTP: "127.0.0.1:7441",
-		Resource: map[string]string{},
-		Timeout:  30 * time.Second, MaxTimeout: time.Hour, Grace: 2 * time.Second,
+		Resource: map[string]string{}, Execute: map[string]string{},
+		Timeout: 30 * time.Second, MaxTimeout: time.Hour, Grace: 2 * time.Second,
 		Sweep: time.Second, Retention: 24 * time.Hour, CallTimeout: 5 * time.Second,
 		Drain: 10 * time.Second, Log: Log{Format: "auto", Level: "info"}}
 }
@@ -83,6 +88,8 @@ func (c *Coordinator) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.GRPC, "grpc", c.GRPC, "`ADDR` of the API")
 	fs.StringVar(&c.HTTP, "http", c.HTTP, "`ADDR` of /metrics, /livez and /readyz")
 	AddResources(fs, c.Resource)
+	fs.Var(allowed(c.Execute), "execute", "resource at which clients may run SQL in one call; URL "+
+		"is that of the role that runs it, none for a participant, which has --sql")
 	fs.StringSliceVar(&c.AcceptForeign, "accept-foreign", nil,
 		"resource `NAME` to take over although another log has prepared branches in it")
 	fs.StringSliceVar(&c.AcceptIdentity, "accept-identity", nil,
@@ -165,6 +172,24 @@ func (r resources) Set(s string) error {
 	return nil
 }
 
+// allowed is the flag --execute NAME[=URL], which may be given several times.
+type allowed map[string]string
+
+func (a allowed) String() string { return "" }
+
+// Type names the values in help texts.
+func (a allowed) Type() string { return "NAME[=URL]" }
+
+// Set adds one resource. Like that of resources, its error must not repeat s.
+func (a allowed) Set(s string) error {
+	name, ref, _ := strings.Cut(s, "=")
+	if resource.CheckName(name) != nil {
+		name = ""
+	}
+	a[name] = ref
+	return nil
+}
+
 // Check reports a --resource that could not be read.
 func Check(refs map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(refs)) {
@@ -185,6 +210,12 @@ func (c Coordinator) Validate() error {
 		if _, ok := c.Resource[name]; !ok {
 			return exit.Usagef("", "--accept-foreign and --accept-identity name %q, which is no "+
 				"--resource", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Execute)) {
+		if _, ok := c.Resource[name]; !ok {
+			return exit.Usagef("For example: --execute bank_a, for a --resource of that name.",
+				"--execute names %q, which is no --resource", name)
 		}
 	}
 	for _, d := range []time.Duration{c.Timeout, c.MaxTimeout, c.Grace, c.Sweep, c.Retention,

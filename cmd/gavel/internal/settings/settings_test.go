@@ -50,13 +50,14 @@ func parse(t *testing.T, file string, args ...string) (settings.Coordinator, err
 func TestFlagsAlone(t *testing.T) {
 	c, err := parse(t, "", "--data", "/d", "--resource", "a=kv:/a", "--resource", "b=env:B",
 		"--accept-foreign", "a", "--accept-identity", "a,b", "--grace", "1s", "--tls-cert", "c",
-		"--insecure", "--experimental-mysql")
+		"--insecure", "--experimental-mysql", "--execute", "a", "--execute", "b=env:C")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Resource["a"] != "kv:/a" || c.Resource["b"] != "env:B" || c.Grace != time.Second ||
 		c.Sweep != time.Second || !slices.Equal(c.AcceptIdentity, []string{"a", "b"}) ||
-		c.TLS().Cert != "c" || !c.Insecure || !c.ExperimentalMySQL || c.GRPC != "127.0.0.1:7440" {
+		c.TLS().Cert != "c" || !c.Insecure || !c.ExperimentalMySQL || c.GRPC != "127.0.0.1:7440" ||
+		len(c.Execute) != 2 || c.Execute["a"] != "" || c.Execute["b"] != "env:C" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -70,6 +71,8 @@ http: 127.0.0.1:9
 resource:
   a: kv:/a
   b: kv:/b
+execute:
+  a: env:APP
 accept-foreign: [a]
 grace: 3s
 retention: 48h
@@ -90,7 +93,7 @@ log-format: json
 		t.Errorf("%+v", c)
 	}
 	if c.Resource["a"] != "kv:/a" || c.Resource["b"] != "kv:/other" || c.Resource["c"] != "kv:/c" ||
-		!slices.Equal(c.AcceptForeign, []string{"a", "c"}) {
+		c.Execute["a"] != "env:APP" || !slices.Equal(c.AcceptForeign, []string{"a", "c"}) {
 		t.Errorf("%+v", c)
 	}
 }
@@ -159,7 +162,9 @@ func TestValidate(t *testing.T) {
 		{"--data", "/d", "--timeout", "2h"}, {"--data", "/d", "--accept-foreign", "a"},
 		{"--data", "/d", "--accept-identity", "a"},
 		{"--data", "/d", "--resource", "postgres://u:" + secret + "@h/d"},
-		{"--data", "/d", "--resource", "a"},
+		{"--data", "/d", "--resource", "a"}, {"--data", "/d", "--execute", "a"},
+		{"--data", "/d", "--resource", "a=kv:/a", "--execute",
+			"postgres://u:" + secret + "@h/d"},
 	} {
 		_, err := parse(t, "", args...)
 		if exit.Of(err).Code != exit.Usage || strings.Contains(err.Error(), secret) {
