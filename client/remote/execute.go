@@ -14,8 +14,9 @@ import (
 )
 
 // Execute runs a whole transaction in one call of the API. It is committed if the error is nil. A
-// *wire.OutcomeError tells how else it ended, which is for the most part a rollback; a *txn.Refusal,
-// or one that wraps [ErrUnreachable], that nothing was done; and txn.ErrUnknown that nobody knows.
+// *wire.OutcomeError tells how else it ended, which is for the most part a rollback; a
+// *txn.Refusal, or one that wraps [ErrUnreachable], that nothing was done; and txn.ErrUnknown that
+// nobody knows.
 //
 // With an idempotency key the call is repeated until its outcome is known, or ctx ends. Without
 // one it is repeated only while nobody can have heard it.

@@ -237,7 +237,8 @@ func TestExecuteOfUnknownOutcome(t *testing.T) {
 			d.err = txn.ErrUnknown
 		}
 		_, err := s.ExecuteTransaction(t.Context(), statements(sql))
-		if status.Code(err) != codes.Unavailable || wire.ReasonOf(err) != wire.ReasonOutcomeUnknown {
+		if status.Code(err) != codes.Unavailable ||
+			wire.ReasonOf(err) != wire.ReasonOutcomeUnknown {
 			t.Errorf("%s: %v", sql, err)
 		}
 	}
@@ -284,7 +285,9 @@ func TestExecuteKeyStandsForTheStatements(t *testing.T) {
 	for name, change := range map[string]func(*gavelv1.ExecuteTransactionRequest){
 		"sql":      func(r *gavelv1.ExecuteTransactionRequest) { r.Statements[0].Sql = "z" },
 		"resource": func(r *gavelv1.ExecuteTransactionRequest) { r.Statements[0].Resource = "b" },
-		"rows":     func(r *gavelv1.ExecuteTransactionRequest) { r.Statements[0].ExpectRows = &one },
+		"rows": func(r *gavelv1.ExecuteTransactionRequest) {
+			r.Statements[0].ExpectRows = &one
+		},
 		"args": func(r *gavelv1.ExecuteTransactionRequest) {
 			r.Statements[0].Args = []*gavelv1.SqlValue{wire.EncodeValue("1")}
 		},

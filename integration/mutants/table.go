@@ -64,7 +64,7 @@ const (
 
 // Kills lists every mutant with a test that notices it.
 func Kills() []Kill {
-	return slices.Concat(decisions(), parts(), surroundings(), services())
+	return slices.Concat(decisions(), parts(), surroundings(), services(), sessions())
 }
 
 // world is a mutant that a world of the explorer shows, and rule one without which users would
@@ -243,5 +243,19 @@ func services() []Kill {
 			adapter, "TestAPrepareThatWasCutOff", "which the service may have prepared"},
 		{"L1", "LATE_PREPARE_TAKEN",
 			adapter, "TestARollbackThatComesFirstIsKept", "work that came late"},
+	}
+}
+
+// sessions are the mutants of sessions that a participant keeps for clients without a driver.
+func sessions() []Kill {
+	const keeper = "participant/session"
+	return []Kill{
+		{"S3", "PREPARED_WHILE_RUNNING",
+			keeper, "TestPrepareWhileAStatementRuns", "vote YES (), want NO"},
+		{"S3", "ROWS_UNCHECKED", keeper, "TestRowsAreCounted", "error <nil>, want"},
+		{"S9", "SESSION_OUTLIVES_EPOCH",
+			keeper, "TestANewerEpochEndsOlderSessions", "is alive in epoch 2"},
+		{"L8", "BROKEN_STREAM_KEPT",
+			keeper, "TestABrokenCallRollsBack", "vote YES (), want NO"},
 	}
 }

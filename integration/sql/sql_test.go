@@ -153,8 +153,8 @@ func TestJSON(t *testing.T) {
 	if balance(t, "bank_a") != before[0]-10 || balance(t, "bank_b") != before[1]+10 {
 		t.Error("the money did not move")
 	}
-	poor := strings.ReplaceAll(strings.ReplaceAll(body, "AMOUNT", "1000000"), "order-42", "order-43")
-	code, text = post(t, c, poor)
+	poor := strings.NewReplacer("AMOUNT", "1000000", "order-42", "order-43")
+	code, text = post(t, c, poor.Replace(body))
 	if code != http.StatusConflict || !strings.Contains(text, `"code":"aborted"`) ||
 		!strings.Contains(text, "statement 1 on bank_a changed 0 rows, expected 1") ||
 		!strings.Contains(text, "PARTICIPANT_VOTED_NO") {

@@ -12,10 +12,11 @@
 //	{"code": "aborted", "message": "…", "details": [{"type": "google.rpc.ErrorInfo", "debug":
 //	    {"reason": "PARTICIPANT_VOTED_NO", …}}]}
 //
-// 200 for CommitTransaction and ExecuteTransaction means that the transaction is committed, durably,
-// and nothing else does; but for an intent, which decides nothing. The code "aborted" means that nothing of it
-// remains. Every other answer, and none, leaves the outcome unknown: repeat the call, or ask
-// GetTransaction; an ExecuteTransaction may be repeated only if it has an idempotency key.
+// 200 for CommitTransaction and ExecuteTransaction means that the transaction is committed,
+// durably, and nothing else does; but for an intent, which decides nothing. The code "aborted"
+// means that nothing of it remains. Every other answer, and none, leaves the outcome unknown:
+// repeat the call, or ask GetTransaction; an ExecuteTransaction may be repeated only if it has an
+// idempotency key.
 //
 // # Browsers
 //

@@ -57,8 +57,8 @@ func Command(io ui.IO) *cobra.Command {
 		Use:   "exec RESOURCE SQL [RESOURCE SQL ...]",
 		Short: "Run statements at several databases as one transaction",
 		Long:  long,
-		Example: `  gavel exec bank_a 'update acct set bal = bal - 1' bank_b 'update acct set bal = bal + 1'
-  gavel exec --expect 1,1 --key order-42 bank_a 'delete from cart' bank_b 'insert into sold ...'`,
+		Example: `  gavel exec bank_a 'update acct set bal=bal-1' bank_b 'update acct set bal=bal+1'
+  gavel exec --expect 1,1 --key order-42 bank_a 'delete …' bank_b 'insert …'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := o.request(args)
 			if err != nil {

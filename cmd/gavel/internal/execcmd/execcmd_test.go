@@ -116,10 +116,12 @@ func TestOutcomes(t *testing.T) {
 		{&wire.OutcomeError{Result: txn.Result{ID: id(), Outcome: txn.OutcomeRolledBack,
 			Cause: txn.CauseVotedNo, Reason: "statement 1 on bank_a changed 0 rows, expected 1"}},
 			exit.Aborted, []string{"changed 0 rows, expected 1", "nothing of the transaction"}},
-		{txn.Refusef(txn.ReasonNotAllowed, "", "not here"), exit.Refused, []string{"--execute NAME"}},
+		{txn.Refusef(txn.ReasonNotAllowed, "", "not here"), exit.Refused,
+			[]string{"--execute NAME"}},
 		{txn.Refusef(txn.ReasonKeyReused, "", "used"), exit.Refused, []string{"used"}},
 	} {
-		clitest.Run(t, "exec", start(t, &fake{err: c.err}), "bank_a", "x").Want(t, c.code, c.says...)
+		at := start(t, &fake{err: c.err})
+		clitest.Run(t, "exec", at, "bank_a", "x").Want(t, c.code, c.says...)
 	}
 	clitest.Run(t, "exec", "--coordinator=127.0.0.1:1", "--timeout", "50ms", "bank_a", "x").
 		Want(t, exit.Unreachable, "127.0.0.1:1 does not answer")

@@ -162,8 +162,9 @@ func TestSQL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.Attach(t.Context(), session.Attachment{Name: txn.Name{Log: 1, Seq: 1, Branch: 1}})
-		if got := strings.Contains(fmt.Sprint(err), "runs no SQL of clients"); err == nil || got == on {
+		_, err = c.Attach(t.Context(),
+			session.Attachment{Name: txn.Name{Log: 1, Seq: 1, Branch: 1}})
+		if off := strings.Contains(fmt.Sprint(err), "runs no SQL"); err == nil || off == on {
 			t.Errorf("with --sql %v: %v", on, err)
 		}
 		if err := c.Close(); err != nil {
