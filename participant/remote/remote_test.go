@@ -110,7 +110,11 @@ func serve(t *testing.T, s gavelv1.ParticipantServiceServer, opts ...Option) *Cl
 	t.Helper()
 	creds := insecure.NewCredentials()
 	g := grpc.NewServer(transport.ServerOptions(transport.Limits{}, creds, nil)...)
-	gavelv1.RegisterParticipantServiceServer(g, s)
+	if whole, ok := s.(*Server); ok {
+		whole.Register(g)
+	} else {
+		gavelv1.RegisterParticipantServiceServer(g, s)
+	}
 	lis := bufconn.Listen(1 << 20)
 	done := make(chan error, 1)
 	go func() {
