@@ -259,4 +259,9 @@ type Fence struct {
 	Epoch Epoch
 	// LSN is how far the coordinator's own log was durable when it made the call.
 	LSN uint64
+	// Low is the lowest sequence about whose branches the log may still ask: all transactions
+	// below it have durably ended, and no resource had a branch of them left when it was last
+	// listed. Zero says nothing. It rises, and a resource that keeps proofs of how branches ended
+	// may let those below it go.
+	Low Seq
 }

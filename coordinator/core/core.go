@@ -330,9 +330,11 @@ func deposed(err error) bool {
 	return errors.Is(err, participant.ErrFenced) || errors.Is(err, participant.ErrRegression)
 }
 
-// fence says on whose behalf resources are called.
+// fence says on whose behalf resources are called. The state is that of what is durable, so that no
+// restart asks below its low end again.
 func (c *Core) fence() txn.Fence {
-	return txn.Fence{Log: c.log.ID(), Epoch: c.log.Epoch(), LSN: c.log.LSN()}
+	return txn.Fence{Log: c.log.ID(), Epoch: c.log.Epoch(), LSN: c.log.LSN(),
+		Low: c.m.State().Low}
 }
 
 // fenceFor is the fence for branches of log: ours, or that of a log whose decisions we took over,

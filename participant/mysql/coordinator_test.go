@@ -18,10 +18,15 @@ import (
 var databases = []string{"bank", "other"}
 
 // openCoordinator opens one over both databases, and waits until transactions may name them.
-func openCoordinator(t *testing.T, dir string) (*coordinator.Coordinator, func()) {
+func openCoordinator(
+	t *testing.T, dir string, change ...func(*coordinator.Config),
+) (*coordinator.Coordinator, func()) {
 	t.Helper()
 	conf := coordinator.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler),
 		Grace: 50 * time.Millisecond, SweepEvery: 20 * time.Millisecond}
+	for _, f := range change {
+		f(&conf)
+	}
 	var managers []*mysql.Resource
 	for _, database := range databases {
 		c := config(srv)
@@ -148,5 +153,33 @@ func TestCoordinator(t *testing.T) {
 	observer.run("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
 	if all := observer.ask(rows); all != ended {
 		t.Errorf("%s rows, of which %s are committed, and nothing is prepared", all, ended)
+	}
+}
+
+// TestRowsGoAfterTheRetention: the coordinator says how far it may still ask, also after a restart,
+// and what is older goes.
+func TestRowsGoAfterTheRetention(t *testing.T) {
+	dir := t.TempDir() + "/log"
+	if _, err := coordinator.Init(vfs.OS(), dir); err != nil {
+		t.Fatal(err)
+	}
+	short := func(c *coordinator.Config) { c.Retention = 100 * time.Millisecond }
+	observer := connect(t, srv, "root", "bank")
+	for range 2 {
+		coord, shut := openCoordinator(t, dir, short)
+		rows := "SELECT COUNT(*) FROM gavel.branch WHERE name LIKE 'gavel1." +
+			coord.LogID().String() + ".%'"
+		id, all := votes(t, coord, newName().String())
+		r, err := coord.Commit(t.Context(), txn.CommitRequest{ID: id, Votes: all})
+		if err != nil || r.Outcome != txn.OutcomeCommitted {
+			t.Errorf("%+v: %v", r, err)
+		}
+		await(t, "the rows to go", func() bool { return observer.ask(rows) == "0" })
+		// By then the outcome is not told any more either.
+		r, err = coord.Outcome(t.Context(), id)
+		if err != nil || r.Outcome != txn.OutcomeForgotten {
+			t.Errorf("its rows are gone, and its outcome is %v, %v", r.Outcome, err)
+		}
+		shut()
 	}
 }

@@ -44,7 +44,8 @@
 //
 // # What stays
 //
-// The rows of committed branches, some 150 bytes each, are never removed: a branch without its row
-// looks rolled back. How far they are needed is known to the coordinator alone, which does not
-// tell.
+// The rows of committed branches, some 150 bytes each, stay for as long as their coordinator may
+// ask about them, which is its retention: a branch without its row looks rolled back. It says how
+// far that is with each call, and listings remove what is older, a few thousand rows at most with
+// each.
 package mysql

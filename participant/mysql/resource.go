@@ -29,6 +29,8 @@ type Resource struct {
 
 	mu     sync.Mutex
 	fences map[txn.LogID]txn.Fence
+	// pruned is how far no row is left to be removed, as far as is known.
+	pruned map[txn.LogID]txn.Seq
 }
 
 var (
@@ -71,6 +73,7 @@ func New(c Config) (*Resource, error) {
 		rights: &rights{instance: rand.Text()[:8], connect: k.connect,
 			held: map[txn.LogID]*right{}, taking: map[txn.LogID]chan struct{}{}},
 		fences: map[txn.LogID]txn.Fence{},
+		pruned: map[txn.LogID]txn.Seq{},
 	}, nil
 }
 
@@ -139,20 +142,49 @@ func (r *Resource) reading(ctx context.Context, questions func(*session) error) 
 const listChunk = 1000
 
 // List names every prepared branch with our prefix at the server; those of other databases are not
-// ours. It fails with a [HeldError] or xabranch.ErrReadOnly rather than return less.
+// ours. It fails with a [HeldError] or xabranch.ErrReadOnly rather than return less. On the way it
+// removes some of the rows that nobody needs any more, by xabranch.Prune.
 func (r *Resource) List(ctx context.Context, f txn.Fence) (participant.Listing, error) {
 	if err := r.admit(f, 0); err != nil {
 		return participant.Listing{}, err
 	}
 	var l participant.Listing
 	err := r.reading(ctx, func(s *session) (err error) {
-		l, err = r.list(ctx, s)
+		if l, err = r.list(ctx, s); err == nil {
+			r.prune(ctx, s, f)
+		}
 		return err
 	})
 	if err != nil {
 		return participant.Listing{}, err
 	}
 	return l, nil
+}
+
+// maxPrunes bounds the rows that go with one listing, to so many times xabranch.MaxPruned.
+const maxPrunes = 8
+
+// prune removes some of the rows about which the log of a fence will not ask any more. What fails
+// is tried again with a later listing: that a row stays for longer harms nobody.
+func (r *Resource) prune(ctx context.Context, s *session, f txn.Fence) {
+	r.mu.Lock()
+	done := f.Low <= r.pruned[f.Log]
+	r.mu.Unlock()
+	if done {
+		return
+	}
+	for range maxPrunes {
+		removed, err := xabranch.Prune(ctx, s.Conn, f.Log, f.Low)
+		if s.note(err) != nil {
+			return
+		}
+		if removed < xabranch.MaxPruned {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.pruned[f.Log] = max(r.pruned[f.Log], f.Low)
+			return
+		}
+	}
 }
 
 func (r *Resource) list(ctx context.Context, s *session) (participant.Listing, error) {

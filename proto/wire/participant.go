@@ -32,7 +32,8 @@ func levels() table[participant.Level, gavelv1.CheckLevel] {
 
 // EncodeFence writes a fence.
 func EncodeFence(f txn.Fence) *gavelv1.Fence {
-	return &gavelv1.Fence{LogId: f.Log.String(), Epoch: uint32(f.Epoch), Lsn: f.LSN}
+	return &gavelv1.Fence{LogId: f.Log.String(), Epoch: uint32(f.Epoch), Lsn: f.LSN,
+		Low: uint64(f.Low)}
 }
 
 // DecodeFence reads a fence. A call without a whole one cannot be fenced, and is an error.
@@ -46,7 +47,12 @@ func DecodeFence(f *gavelv1.Fence) (txn.Fence, error) {
 		return txn.Fence{}, txn.Refusef(txn.ReasonInvalid, "fence.epoch",
 			"it is 0, and epochs begin at 1")
 	}
-	return txn.Fence{Log: log, Epoch: txn.Epoch(f.GetEpoch()), LSN: f.GetLsn()}, nil
+	if f.GetLow() > uint64(txn.MaxSeq) {
+		return txn.Fence{}, txn.Refusef(txn.ReasonInvalid, "fence.low",
+			"%d is no sequence, which is at most %d", f.GetLow(), txn.MaxSeq)
+	}
+	return txn.Fence{Log: log, Epoch: txn.Epoch(f.GetEpoch()), LSN: f.GetLsn(),
+		Low: txn.Seq(f.GetLow())}, nil
 }
 
 // EncodeBranches writes the branches of a participant call.

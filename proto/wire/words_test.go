@@ -210,7 +210,7 @@ func TestBranchVotesRoundTrip(t *testing.T) {
 }
 
 func TestFenceRoundTrip(t *testing.T) {
-	in := txn.Fence{Log: 0x123456789abcdef, Epoch: 7, LSN: 99}
+	in := txn.Fence{Log: 0x123456789abcdef, Epoch: 7, LSN: 99, Low: 1 << 20}
 	got, err := DecodeFence(relay(t, EncodeFence(in), &gavelv1.Fence{}))
 	if err != nil || got != in {
 		t.Errorf("%+v, %v", got, err)

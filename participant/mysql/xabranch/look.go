@@ -86,8 +86,11 @@ func isOn(text string) bool {
 // two ids give the same. A database goes by its name: there is no number of it that would last.
 func identityOf(system, server uint64, database string) txn.Identity {
 	return txn.Identity{System: system ^ server*0x9E37_79B9_7F4A_7C15,
-		Database: max(crc32.ChecksumIEEE([]byte(database)), 1)}
+		Database: numberOf(database)}
 }
+
+// numberOf is the number of a database, by its name.
+func numberOf(database string) uint32 { return max(crc32.ChecksumIEEE([]byte(database)), 1) }
 
 // NotThatOf says why this server cannot be asked about a branch of this evidence. It is empty if it
 // can.

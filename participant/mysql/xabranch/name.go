@@ -12,7 +12,10 @@ const FormatID = 0x47564C31
 
 // gtridLen is the length of the part of a name that all branches of a transaction share: prefix,
 // log, dot, sequence. A dot divides it from the rest, and is in neither part of an XID.
-const gtridLen = len(txn.NamePrefix) + 12 + 1 + 13
+const gtridLen = len(txn.NamePrefix) + 12 + 1 + seqLen
+
+// seqLen is the length of a sequence in a name.
+const seqLen = 13
 
 // literal is the XID of a name, in hexadecimal: nothing in it needs quoting.
 func literal(name txn.Name) string {

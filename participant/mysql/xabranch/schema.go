@@ -31,6 +31,12 @@ func Schema() []string {
 			instance VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
 			PRIMARY KEY (log, db)
 		) ENGINE = InnoDB`,
+		`CREATE TABLE IF NOT EXISTS gavel.horizon (
+			log BIGINT UNSIGNED NOT NULL,
+			db INT UNSIGNED NOT NULL,
+			low BIGINT UNSIGNED NOT NULL,
+			PRIMARY KEY (log, db)
+		) ENGINE = InnoDB`,
 	}
 }
 

@@ -32,9 +32,11 @@ type Answer struct {
 //	(another)      a row of its name, with another number                     Gone
 //	(hidden)       its row is there and not committed                         Unknown
 //	(no number)    no row, and the evidence names none                        Gone
+//	(forgotten)    no row, and rows as old as its own were removed            Gone
 //	(rolled back)  no row, and it had one when it was prepared                RolledBack
 //
-// Rows of branches that ended must not be removed: without its row a branch looks rolled back.
+// Nobody but [Prune] may remove rows of branches that ended: without its row a branch looks rolled
+// back.
 func Standing(
 	ctx context.Context, conn *sql.Conn, place Place, inquiries []Inquiry,
 ) ([]Answer, error) {
@@ -52,10 +54,27 @@ func Standing(
 		return nil, fmt.Errorf("xabranch: look for rows: %w", err)
 	}
 	answers := make([]Answer, len(inquiries))
+	rowless := false
 	for i, q := range inquiries {
 		_, hidden := early[q.Name]
 		row, ended := committed[q.Name]
 		answers[i] = judge(place, q.Evidence, hidden, ended, row.Number)
+		rowless = rowless || answers[i].Standing == txn.StandingRolledBack
+	}
+	if !rowless {
+		return answers, nil
+	}
+	// Read after the rows, and Prune writes it with the removal: who has not seen a row because it
+	// was removed sees that.
+	low, err := horizons(ctx, conn, place)
+	if err != nil {
+		return nil, fmt.Errorf("xabranch: look how far rows were removed: %w", err)
+	}
+	for i, q := range inquiries {
+		if answers[i].Standing == txn.StandingRolledBack && q.Name.Seq < low[q.Name.Log] {
+			answers[i] = Answer{Standing: txn.StandingGone, Number: q.Evidence.XID,
+				Reason: "it is not prepared, and rows as old as its own were removed"}
+		}
 	}
 	return answers, nil
 }

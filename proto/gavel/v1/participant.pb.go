@@ -162,7 +162,10 @@ type Fence struct {
 	// The coordinator's epoch: it rises by one at every open of the log.
 	Epoch uint32 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// How far the coordinator's own log was durable when it made the call.
-	Lsn           uint64 `protobuf:"varint,3,opt,name=lsn,proto3" json:"lsn,omitempty"`
+	Lsn uint64 `protobuf:"varint,3,opt,name=lsn,proto3" json:"lsn,omitempty"`
+	// The lowest sequence about whose branches the coordinator may still ask. A resource that keeps
+	// proofs of how branches ended may let those below it go. 0 says nothing.
+	Low           uint64 `protobuf:"varint,4,opt,name=low,proto3" json:"low,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +217,13 @@ func (x *Fence) GetEpoch() uint32 {
 func (x *Fence) GetLsn() uint64 {
 	if x != nil {
 		return x.Lsn
+	}
+	return 0
+}
+
+func (x *Fence) GetLow() uint64 {
+	if x != nil {
+		return x.Low
 	}
 	return 0
 }
@@ -1915,11 +1925,12 @@ var File_gavel_v1_participant_proto protoreflect.FileDescriptor
 
 const file_gavel_v1_participant_proto_rawDesc = "" +
 	"\n" +
-	"\x1agavel/v1/participant.proto\x12\bgavel.v1\x1a\x14gavel/v1/words.proto\x1a\x1egoogle/protobuf/duration.proto\"F\n" +
+	"\x1agavel/v1/participant.proto\x12\bgavel.v1\x1a\x14gavel/v1/words.proto\x1a\x1egoogle/protobuf/duration.proto\"X\n" +
 	"\x05Fence\x12\x15\n" +
 	"\x06log_id\x18\x01 \x01(\tR\x05logId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x10\n" +
-	"\x03lsn\x18\x03 \x01(\x04R\x03lsn\"`\n" +
+	"\x03lsn\x18\x03 \x01(\x04R\x03lsn\x12\x10\n" +
+	"\x03low\x18\x04 \x01(\x04R\x03low\"`\n" +
 	"\tBranchRef\x12#\n" +
 	"\rprepared_name\x18\x01 \x01(\tR\fpreparedName\x12.\n" +
 	"\bevidence\x18\x02 \x01(\v2\x12.gavel.v1.EvidenceR\bevidence\"\xc9\x01\n" +
