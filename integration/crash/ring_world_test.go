@@ -181,8 +181,14 @@ func (w *ring) observe() crash.Book {
 	w.t.Helper()
 	transfers := w.learn()
 	since := time.Now()
+	var left, hidden []string
 	w.await("nothing to be prepared", func(ctx context.Context) bool {
-		left, hidden := w.left(ctx)
+		l, h, err := w.left(ctx)
+		if ctx.Err() != nil {
+			w.fatal(fmt.Sprintf("still prepared: %v; hidden by MariaDB: %v", left, hidden))
+		}
+		w.must(err)
+		left, hidden = l, h
 		if len(left) == 0 && len(hidden) > 0 && time.Since(since) > unseen {
 			w.reveal(hidden)
 			since = time.Now()
@@ -207,26 +213,30 @@ func (w *ring) reveal(hidden []string) {
 }
 
 // left is what is prepared anywhere, and what MariaDB keeps and does not show.
-func (w *ring) left(ctx context.Context) (left, hidden []string) {
-	w.t.Helper()
+func (w *ring) left(ctx context.Context) (left, hidden []string, err error) {
 	names, err := w.postgres.prepared(ctx)
-	w.must(err)
+	if err != nil {
+		return nil, nil, err
+	}
 	shown, hidden, err := w.maria.prepared(ctx)
-	w.must(err)
+	if err != nil {
+		return nil, nil, err
+	}
 	left = append(names, shown...)
 	for _, p := range []crash.Place{crash.KV, crash.Service} {
 		n, err := used(ctx, w.addresses[p.String()])
-		w.must(err)
+		if err != nil {
+			return nil, nil, err
+		}
 		if n > 0 {
 			left = append(left, fmt.Sprintf("%d at %s", n, p))
 		}
 	}
 	s, err := w.statement(ctx, 0)
-	w.must(err)
 	for _, name := range s.Kept {
 		left = append(left, "kept by the service: "+name)
 	}
-	return left, hidden
+	return left, hidden, err
 }
 
 // look writes down what is there, without waiting for anything.
@@ -234,10 +244,10 @@ func (w *ring) look(transfers []crash.Transfer) crash.Book {
 	w.t.Helper()
 	ctx, cancel := w.context()
 	defer cancel()
-	left, hidden := w.left(ctx)
+	left, hidden, err := w.left(ctx)
+	w.must(err)
 	book := crash.Book{Prepared: append(left, hidden...), Want: w.want, Damage: w.verifyLog(ctx)}
 	var rows [crash.Places][]row
-	var err error
 	rows[crash.PostgreSQL], err = w.postgres.rows(ctx, w.from())
 	w.must(err)
 	rows[crash.MariaDB], err = w.maria.rows(ctx, w.from())

@@ -11,7 +11,9 @@ import (
 
 func TestCellsOfAMode(t *testing.T) {
 	steps := []string{"x", "y"}
-	for mode, want := range map[crash.Mode]int{crash.InProcess: 6, crash.Sidecars: 8} {
+	for mode, want := range map[crash.Mode]int{
+		crash.InProcess: 6, crash.Sidecars: 8, crash.Ring: 12,
+	} {
 		cells := crash.Cells(mode, steps)
 		if len(cells) != want {
 			t.Errorf("%s: %d cells, want %d", mode, len(cells), want)
