@@ -214,7 +214,7 @@ func TestParticipantKilledBeforePrepare(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.end(syscall.SIGKILL)
-	b = participant(t, "bank_b", dir, b.grpc)
+	participant(t, "bank_b", dir, b.grpc)
 	r, err := decider.Commit(t.Context(), txn.CommitRequest{ID: begun.ID})
 	if err != nil || r.Outcome != txn.OutcomeRolledBack {
 		t.Errorf("%+v, %v", r, err)
