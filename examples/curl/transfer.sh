@@ -9,7 +9,8 @@
 # and what psql prepares must be finished by the coordinator's role: use the same, or SET LOCAL ROLE to one
 # that both are members of.
 #
-# Exit: 0 moved, 1 not moved, 5 nobody knows yet: ask again with the id that it prints.
+# Exit: 0 moved, 1 not moved, 5 nobody knows yet: ask again with the id that it prints, 3 moved, and the sum is not
+# what it was.
 set -eu
 from=$1 to=$2 amount=$3
 
@@ -31,6 +32,15 @@ UPDATE acct SET bal = bal + :'n'::bigint WHERE id = :'id' RETURNING bal \gset
 PREPARE TRANSACTION :'name';
 SQL
 }
+
+# total is what all accounts of both databases hold.
+total() {
+  for bank in "$BANK_A" "$BANK_B"; do
+    psql --quiet --no-psqlrc --tuples-only --no-align --command 'SELECT sum(bal) FROM acct' "$bank"
+  done | { read -r a && read -r b && echo $((a + b)); }
+}
+
+before=$(total)
 
 begun=$(call BeginTransaction '{"resources": ["bank_a", "bank_b"], "label": "transfer"}') || {
   echo "not moved: $begun" >&2
@@ -59,6 +69,9 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
   case $status:$answer in
     0:*OUTCOME_COMMITTED*)
       echo "moved $amount from $from to $to, by transaction $id"
+      after=$(total) || after=unread
+      [ "$after" = "$before" ] || { echo "together they had $before, now $after" >&2; exit 3; }
+      echo "together they have $after, as before"
       exit 0
       ;;
     *'"code":"aborted"'*)

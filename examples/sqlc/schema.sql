@@ -1,0 +1,4 @@
+CREATE TABLE acct (
+  id  text   PRIMARY KEY,
+  bal bigint NOT NULL CHECK (bal >= 0)
+);
