@@ -9,66 +9,85 @@ import (
 	"testing"
 )
 
-// example is a way to move money from an account at bank_a to one at bank_b.
+// transfer is of money, from an account at bank_a to one at bank_b.
+type transfer struct{ from, to, amount string }
+
+func (x transfer) String() string { return x.amount + " from " + x.from + " to " + x.to }
+
+// example is a way to make a transfer.
 type example struct {
 	name string
-	move func(t *testing.T, from, to, amount string) said
+	// move makes it. The variables are added to those that it has.
+	move func(t *testing.T, x transfer, env ...string) said
+	// asks is the method that it asks for the commit by, if it does so over HTTP.
+	asks string
 }
 
 // all are the examples, but for seats, which needs nothing and is tested beside its code.
 func (w *world) all() []example {
 	banks := []string{"BANK_A=" + w.banks[0].dsn, "BANK_B=" + w.banks[1].dsn}
 	overGRPC := slices.Concat(banks, []string{"GAVEL=" + w.gavel.grpc})
-	overHTTP := slices.Concat(banks, []string{"GAVEL=http://" + w.gavel.http})
+	overHTTP := slices.Concat(banks, []string{"GAVEL=" + w.url()})
 	return []example{
-		{"pgx", program(overGRPC, w.program("pgx"))},
-		{"sqlc", program(overGRPC, w.program("sqlc"))},
-		{"services", w.services(overGRPC)},
-		{"curl", program(overHTTP, "curl/transfer.sh")},
+		{name: "pgx", move: program(overGRPC, w.program("pgx"))},
+		{name: "sqlc", move: program(overGRPC, w.program("sqlc"))},
+		{name: "services", move: w.services(overGRPC)},
+		{name: "curl", move: program(overHTTP, "curl/transfer.sh"), asks: "CommitTransaction"},
 	}
 }
 
 // TestTransfers: once it succeeds, and then it must roll back: because of the first database, and
-// because of the second one, when the first has been debited. The databases say what became of it,
-// and nothing stays prepared.
+// because of the second one, when the first has been debited. Over HTTP the answer to another one
+// that succeeds gets lost, and it must happen all the same, once. The databases say what became of
+// it, and nothing stays prepared. What README says about the databases is tried at them as well.
 func TestTransfers(t *testing.T) {
 	w := newWorld(t)
+	t.Run("README", w.checkSetUp)
 	for _, e := range w.all() {
 		t.Run(e.name, func(t *testing.T) {
 			w.fill()
-			for _, c := range []struct {
-				from, to, amount string
-				code             int
-				says             string
-				alice, bob       int
-			}{
-				{"alice", "bob", "30", 0, "moved 30 from alice to bob", 70, 130},
-				{"alice", "bob", "71", 1, "not moved", 70, 130},
-				{"alice", "nobody", "30", 1, "not moved", 70, 130},
-			} {
-				s := e.move(t, c.from, c.to, c.amount)
-				if s.code != c.code || !strings.Contains(s.text, c.says) {
-					t.Errorf("%s from %s to %s: exit %d, want %d and %q: %s",
-						c.amount, c.from, c.to, s.code, c.code, c.says, s.text)
-				}
-				if alice, bob := w.balances(t); alice != c.alice || bob != c.bob {
-					t.Errorf("%s from %s to %s: balances %d and %d, want %d and %d: %s",
-						c.amount, c.from, c.to, alice, bob, c.alice, c.bob, s.text)
-				}
+			w.expect(t, e, transfer{"alice", "bob", "30"}, 0, 70, 130)
+			w.expect(t, e, transfer{"alice", "bob", "71"}, 1, 70, 130)
+			w.expect(t, e, transfer{"alice", "nobody", "30"}, 1, 70, 130)
+			if e.asks == "" {
+				return
+			}
+			way := newLossy(t, w.url(), e.asks)
+			w.expect(t, e, transfer{"alice", "bob", "50"}, 0, 20, 180, "GAVEL="+way.url)
+			if n := way.calls.Load(); n != 2 {
+				t.Errorf("%s was called %d times, want 2", e.asks, n)
 			}
 		})
 	}
 }
 
+// expect makes a transfer, and compares its exit code, its words and the balances behind it.
+func (w *world) expect(
+	t *testing.T, e example, x transfer, code, alice, bob int, env ...string,
+) {
+	t.Helper()
+	says := map[int]string{0: "moved " + x.String(), 1: "not moved"}[code]
+	s := e.move(t, x, env...)
+	if s.code != code || !strings.Contains(s.text, says) {
+		t.Errorf("%s: exit %d, want %d and %q: %s", x, s.code, code, says, s.text)
+	}
+	if a, b := w.balances(t); a != alice || b != bob {
+		t.Errorf("%s: balances %d and %d, want %d and %d: %s", x, a, b, alice, bob, s.text)
+	}
+}
+
 // program is an example that is a program, whose arguments are FROM TO AMOUNT.
-func program(env []string, command ...string) func(t *testing.T, from, to, amount string) said {
-	return func(t *testing.T, from, to, amount string) said {
-		return run(t, env, slices.Concat(command, []string{from, to, amount})...)
+func program(
+	env []string, command ...string,
+) func(t *testing.T, x transfer, more ...string) said {
+	return func(t *testing.T, x transfer, more ...string) said {
+		return run(t, slices.Concat(env, more),
+			slices.Concat(command, []string{x.from, x.to, x.amount})...)
 	}
 }
 
 // services starts the three services, and is what their customers do.
-func (w *world) services(env []string) func(t *testing.T, from, to, amount string) said {
+func (w *world) services(env []string) func(t *testing.T, x transfer, more ...string) said {
 	w.t.Helper()
 	env = slices.Concat(env, []string{"LISTEN=127.0.0.1:0"})
 	env = append(env, "DEBIT="+start(w.t, 1, env, w.program("debit")).grpc)
@@ -76,9 +95,9 @@ func (w *world) services(env []string) func(t *testing.T, from, to, amount strin
 	address := start(w.t, 1, env, w.program("front")).http
 	// What the answers come to as an exit code.
 	codes := map[int]int{http.StatusOK: 0, http.StatusConflict: 1}
-	return func(t *testing.T, from, to, amount string) said {
+	return func(t *testing.T, x transfer, _ ...string) said {
 		answer, err := http.PostForm("http://"+address+"/transfer",
-			url.Values{"from": {from}, "to": {to}, "amount": {amount}})
+			url.Values{"from": {x.from}, "to": {x.to}, "amount": {x.amount}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -112,6 +112,9 @@ func (w *world) startCoordinator() {
 	w.gavel = start(w.t, 2, nil, args...)
 }
 
+// url is where the coordinator speaks JSON.
+func (w *world) url() string { return "http://" + w.gavel.http }
+
 func (w *world) program(name string) string { return filepath.Join(w.bin, name) }
 
 // awaitRegistration waits until the coordinator has met both databases.
