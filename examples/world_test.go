@@ -96,7 +96,7 @@ func (b *bank) number(t *testing.T, sql string) (n int) {
 func (w *world) startSidecar(b *bank) *process {
 	w.t.Helper()
 	return start(w.t, 2, []string{"BANK=" + b.dsn}, w.program("gavel"), "participant",
-		"--name", b.name, "--postgres", "env:BANK", "--data", w.t.TempDir(),
+		"--name", b.name, "--postgres", "env:BANK", "--sql", "env:BANK", "--data", w.t.TempDir(),
 		"--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
 }
 
