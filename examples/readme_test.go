@@ -62,6 +62,28 @@ func TestSamples(t *testing.T) {
 	}
 }
 
+// link is a link to a file of the tree.
+var link = regexp.MustCompile(`\]\(([a-zA-Z.][^):]*)\)`)
+
+// TestLinks: what README and the list of examples lead to is there.
+func TestLinks(t *testing.T) {
+	for _, document := range []string{"../README.md", "README.md"} {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		links := link.FindAllStringSubmatch(string(text), -1)
+		if len(links) < 10 {
+			t.Errorf("%s has %d links; the test does not see them", document, len(links))
+		}
+		for _, m := range links {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(document), m[1])); err != nil {
+				t.Errorf("%s: %v", document, err)
+			}
+		}
+	}
+}
+
 func readme(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "README.md"))

@@ -28,6 +28,7 @@ type example struct {
 func (w *world) all() []example {
 	banks := []string{"BANK_A=" + w.banks[0].dsn, "BANK_B=" + w.banks[1].dsn}
 	sdk := append(banks, "GAVEL="+w.gavel.grpc)
+	web := append(banks, "GAVEL="+w.url())
 	sql := []string{"GAVEL=" + w.gavel.grpc, "PYTHONPATH=" + makeStubs(w.t),
 		"BANK_A=" + w.sidecars[0].grpc, "BANK_B=" + w.sidecars[1].grpc}
 	python, node := findPython(w.t), installNode(w.t)
@@ -35,8 +36,10 @@ func (w *world) all() []example {
 		{"pgx", program(sdk, w.program("pgx")), nil},
 		{"sqlc", program(sdk, w.program("sqlc")), nil},
 		{"services", w.services(sdk), nil},
-		{"curl", program(append(banks, "GAVEL="+w.url()), "curl/transfer.sh"),
-			w.losingHTTP("CommitTransaction")},
+		{"curl and psql", program(web, "curl/transfer.sh"), w.losingHTTP("CommitTransaction")},
+		{"curl", program(web, "curl/execute.sh"), w.losingHTTP("ExecuteTransaction")},
+		{"python", program(web, python, "python/transfer.py"), w.losingHTTP("ExecuteTransaction")},
+		{"node", program(web, "node", "node/transfer.mjs"), w.losingHTTP("ExecuteTransaction")},
 		{"python over gRPC", program(sql, python, "python/transfer_grpc.py"), w.losingGRPC},
 		{"node over gRPC", program(sql, "node", node+"/transfer-grpc.mjs"), w.losingGRPC},
 	}

@@ -107,7 +107,7 @@ func (w *world) startCoordinator() {
 	args := []string{w.program("gavel"), "coordinator", "--data", dir,
 		"--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"}
 	for i, b := range w.banks {
-		args = append(args, "--resource", b.name+"=grpc://"+w.sidecars[i].grpc)
+		args = append(args, "--resource", b.name+"=grpc://"+w.sidecars[i].grpc, "--execute", b.name)
 	}
 	w.gavel = start(w.t, 2, nil, args...)
 }
