@@ -27,6 +27,9 @@ func Adapters() []Adapter {
 	return []Adapter{
 		{"postgres", "postgres", []string{"participant/postgres"},
 			"the role that prepared it, which should be one for all", "PostgreSQL"},
+		{"pgsession", "sessions", []string{"participant/session", "participant/postgres/pgsession"},
+			"the role that runs the SQL of clients, or the owner role that it takes",
+			"PostgreSQL, in process and over gRPC"},
 		{"mysql", "mysql", []string{"participant/mysql"}, "the database in which the " +
 			"branch's row is", "MariaDB; no test has ever seen a MySQL"},
 		{"kv", "kv", []string{"participant/kv"}, "the store", "bbolt file"},

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/gavel-tx/gavel/participant"
+	"github.com/gavel-tx/gavel/participant/internal/conformance"
 	"github.com/gavel-tx/gavel/participant/participanttest"
 	"github.com/gavel-tx/gavel/participant/session"
 	"github.com/gavel-tx/gavel/txn"
@@ -38,7 +39,7 @@ func TestConformanceOverTheWire(t *testing.T) {
 
 func conform(t *testing.T, open func(*testing.T) (participant.Resource, error)) {
 	operator(t, "TRUNCATE effects") // the suite's keys are the same each time
-	participanttest.Run(t, participanttest.Harness{
+	conformance.Keep(t, "pgsession", participanttest.Run(t, participanttest.Harness{
 		Open: open,
 		Begin: func(t *testing.T, r participant.Resource, f txn.Fence, name txn.Name,
 			key string) participanttest.Work {
@@ -77,7 +78,7 @@ func conform(t *testing.T, open func(*testing.T) (participant.Resource, error)) 
 		},
 		Traits: participanttest.Traits{Proof: participanttest.ProofEvidence, Shared: true,
 			Undecided: true},
-	})
+	}))
 }
 
 func operator(t *testing.T, sql string) {
