@@ -11,7 +11,8 @@ import (
 
 // Describe connects and reports what the database is, and everything about its set-up that would
 // make commits fail later, each with the statement that corrects it. It prepares and rolls back an
-// empty transaction of its own; nothing else is changed, and nothing lasts.
+// empty transaction of its own, and has the server sync how far its history has come; nothing else
+// is changed, and nothing lasts.
 //
 // A database that is not the registered one is described, not refused: that is a finding.
 func (r *Resource) Describe(ctx context.Context) (participant.Description, error) {
@@ -46,8 +47,18 @@ func (r *Resource) describe(
 		return participant.Description{}, err
 	}
 	d.Identity, d.Position, d.Evidence = known.Identity, known.Position, true
-	d.Checks = append(d.Checks, checkPlace(known, r.past.admit(known, before)),
-		checkFlush(known), checkBinaryLog(known))
+	admitted := r.past.admit(known, before)
+	d.Checks = append(d.Checks, checkPlace(known, admitted), checkFlush(known),
+		checkBinaryLog(known))
+	if admitted == nil {
+		at, err := r.settle(ctx, s, known.Position, 0)
+		if err != nil {
+			d.Checks = append(d.Checks, bad("GRANT SELECT, INSERT, UPDATE, DELETE ON gavel.* TO "+
+				"this account", "how far the history has come cannot be written down: %v", err))
+		} else {
+			d.Position = at
+		}
+	}
 	prepared, err := xabranch.Recover(ctx, s.Conn)
 	if err != nil {
 		d.Checks = append(d.Checks, bad("GRANT XA_RECOVER_ADMIN ON *.* TO this account",

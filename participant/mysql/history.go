@@ -41,8 +41,8 @@ type past struct {
 	seen   txn.Position
 }
 
-// admit compares a server with the past and, if it passes, makes it part of the past. The first one
-// is taken for the right one if none was registered.
+// admit compares a server with the past. The first one is taken for the right one if none was
+// registered. Its position does not become part of the past: that takes a learn.
 //
 // before is the highest position known when the question was sent: answers of concurrent questions
 // overtake each other, and a position is only lower than it should be if somebody had seen a higher
@@ -66,10 +66,17 @@ func (p *past) admit(place xabranch.Place, before txn.Position) error {
 		held.Found.Identity, held.Found.Position = place.Identity, place.Position
 		return held
 	}
-	if p.seen.Before(place.Position) {
-		p.seen = place.Position
-	}
 	return nil
+}
+
+// learn makes a position part of the past, which must be durable: a crash may take back what was
+// only read, and the server would look like a restored backup from then on.
+func (p *past) learn(at txn.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen.Before(at) {
+		p.seen = at
+	}
 }
 
 // reset makes identity and seen the truth from now on.

@@ -226,7 +226,7 @@ func (r *Resource) list(ctx context.Context, s *session) (participant.Listing, e
 }
 
 // raise writes down the highest number that was seen, if it is the highest ever, and returns where
-// the server is after that.
+// the server is after that, durably.
 func (r *Resource) raise(
 	ctx context.Context, s *session, rows map[txn.Name]xabranch.Row,
 ) (xabranch.Place, error) {
@@ -238,14 +238,29 @@ func (r *Resource) raise(
 	for _, row := range rows {
 		high = max(high, row.Number)
 	}
-	if high > place.Position.LSN {
-		_, err = xabranch.Vouch(ctx, s.Conn, high)
-		if err != nil {
-			return place, err
-		}
-		return r.connector.look(ctx, s)
+	place.Position, err = r.settle(ctx, s, place.Position, high)
+	return place, err
+}
+
+// settle makes a position durable that was only read, and at least number.
+func (r *Resource) settle(
+	ctx context.Context, s *session, read txn.Position, number uint64,
+) (txn.Position, error) {
+	if _, seen := r.past.known(); max(number, read.LSN) <= seen.LSN {
+		return read, nil
 	}
-	return place, nil
+	return r.vouch(ctx, s, max(number, read.LSN))
+}
+
+// vouch is xabranch.Vouch, of which the past learns.
+func (r *Resource) vouch(
+	ctx context.Context, s *session, number uint64,
+) (txn.Position, error) {
+	at, err := xabranch.Vouch(ctx, s.Conn, number)
+	if err == nil {
+		r.past.learn(at)
+	}
+	return at, err
 }
 
 func listed(
@@ -316,12 +331,16 @@ func (r *Resource) sight(
 			prepared, high = true, max(high, at.Row.Number)
 		}
 	}
+	var at txn.Position
 	if prepared {
-		if _, err := xabranch.Vouch(ctx, s.Conn, high); err != nil {
+		if at, err = r.vouch(ctx, s, high); err != nil {
 			return nil, xabranch.Place{}, err
 		}
 	}
 	place, err := r.connector.look(ctx, s)
+	if prepared {
+		place.Position = at
+	}
 	return seen, place, err
 }
 

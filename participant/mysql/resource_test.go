@@ -69,6 +69,57 @@ func TestARestoredBackupIsHeld(t *testing.T) {
 	standing(t, r.Rollback, f, b, txn.StandingRolledBack)
 }
 
+// A crash takes back what a server has shown and not synced. What was only read of its history is
+// not held against it, and what was listed is durable.
+func TestWhatWasOnlyReadIsNoHistory(t *testing.T) {
+	root := connect(t, srv, "root", "bank")
+	r, f := openResource(t, config(srv)), newFence()
+	commitOne(t, r, f)
+	b := prepared(t, srv, "bank")
+	// From here on nothing is synced but by who asks for it.
+	root.run("SET GLOBAL innodb_flush_log_at_timeout = 2700")
+	unsynced := func() {
+		root.run("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
+		root.run("UPDATE gavel.identity SET high = high + 100")
+		root.run("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+	}
+	unsynced()
+	if _, err := r.Inquire(t.Context(), f, []participant.Branch{{Name: newName(),
+		Evidence: txn.Evidence{Identity: b.Evidence.Identity}}}); err != nil {
+		t.Fatal(err)
+	}
+	crash(t)
+	standing(t, r.Inquire, f, b, txn.StandingPrepared)
+
+	root = connect(t, srv, "root", "bank")
+	root.run("SET GLOBAL innodb_flush_log_at_timeout = 2700")
+	for what, position := range map[string]func() (txn.Position, error){
+		"listed": func() (txn.Position, error) {
+			l, err := r.List(t.Context(), f)
+			return l.Position, err
+		},
+		"described": func() (txn.Position, error) {
+			d, err := r.Describe(t.Context())
+			return d.Position, err
+		},
+	} {
+		unsynced()
+		at, err := position()
+		if err != nil {
+			t.Fatal(err)
+		}
+		crash(t)
+		root = connect(t, srv, "root", "bank")
+		place, err := xabranch.Look(t.Context(), root.Conn)
+		if err != nil || place.Position.Before(at) {
+			t.Errorf("%s at %d, and after the crash at %d (%v)", what, at.LSN, place.Position.LSN,
+				err)
+		}
+		root.run("SET GLOBAL innodb_flush_log_at_timeout = 2700")
+	}
+	standing(t, r.Rollback, f, b, txn.StandingRolledBack)
+}
+
 // openHeld is a resource that knows what another one has seen.
 func openHeld(t *testing.T, other *mysql.Resource) *mysql.Resource {
 	t.Helper()
