@@ -131,7 +131,7 @@ func (o *options) run(
 	defer cancel()
 	a, err := c.Execute(ctx, r)
 	if err != nil {
-		return o.explain(err)
+		return o.explain(err, r.GetIdempotencyKey())
 	}
 	if o.format == ui.JSON {
 		return ui.WriteProto(io.Out, a)
@@ -140,15 +140,14 @@ func (o *options) run(
 }
 
 // explain adds what only this command knows.
-func (o *options) explain(err error) error {
+func (o *options) explain(err error, key string) error {
 	e := *exit.Of(err)
 	switch {
 	case e.Code == exit.Unreachable:
 		e.What = fmt.Sprintf("the coordinator at %s does not answer: %s", o.coordinator, e.What)
-	case e.Code == exit.Unknown && o.key != "":
-		e.Do = "Repeat the command with the same --key: it is done once, and tells its outcome."
 	case e.Code == exit.Unknown:
-		e.Do = "Look for it with gavel tx ls; give a --key to be able to repeat the command."
+		e.Do = fmt.Sprintf("Repeat the command with --key '%s': it is done once, and tells its "+
+			"outcome.", key)
 	}
 	return &e
 }
@@ -158,13 +157,13 @@ func show(
 	io ui.IO, r *gavelv1.ExecuteTransactionRequest, a *gavelv1.ExecuteTransactionResponse,
 ) error {
 	var done [][]string
-	for i, s := range a.GetResults() {
+	for i, s := range a.GetResults()[:min(len(a.GetResults()), len(r.GetStatements()))] {
 		if len(s.GetColumns()) > 0 {
 			var rows [][]string
 			for _, row := range wire.DecodeRows(s.GetRows()) {
 				rows = append(rows, cells(row))
 			}
-			ui.Rows(io.Out, s.GetColumns(), rows)
+			ui.Rows(io.Out, names(s.GetColumns()), rows)
 			fmt.Fprintln(io.Out)
 		}
 		done = append(done, []string{fmt.Sprint(i + 1), r.GetStatements()[i].GetResource(),
@@ -181,6 +180,15 @@ func show(
 			strings.Join(p, ", "))
 	}
 	return nil
+}
+
+// names are those of columns as a terminal may show them.
+func names(columns []string) []string {
+	out := make([]string, len(columns))
+	for i, c := range columns {
+		out[i] = strings.Map(printable, c)
+	}
+	return out
 }
 
 // cells are values as a terminal may show them.

@@ -61,7 +61,7 @@ func committed() *gavelv1.ExecuteTransactionResponse {
 			Outcome: txn.OutcomeCommitted}),
 		PendingResources: []string{"bank_b"},
 		Results: []*gavelv1.StatementResult{
-			{RowsAffected: 2, Columns: []string{"id", "name"}, Rows: wire.EncodeRows([][]any{
+			{RowsAffected: 2, Columns: []string{"id", "name\x1b[2J"}, Rows: wire.EncodeRows([][]any{
 				{int64(1), "a\x1b[2Jb"}, {nil, []byte{1, 255}}})},
 			{RowsAffected: 1},
 		},
@@ -73,7 +73,7 @@ func TestCommitted(t *testing.T) {
 	f := &fake{answer: committed()}
 	at := start(t, f)
 	r := clitest.Run(t, "exec", at, "--expect", "2", "--label", "x", "--timeout", "7s", "bank_a",
-		"select", "bank_b", "update").Want(t, exit.OK, "ID    NAME", "NULL  \\x01ff",
+		"select", "bank_b", "update").Want(t, exit.OK, "ID    NAME\uFFFD", "NULL  \\x01ff",
 		"STATEMENT  RESOURCE  ROWS", "2          bank_b    1", "COMMITTED  "+id().String(),
 		"still to be finished, without anybody's help: bank_b")
 	if strings.ContainsRune(r.Out, '\x1b') {
