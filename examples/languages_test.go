@@ -50,6 +50,7 @@ func installNode(t *testing.T) string {
 	if err := os.Symlink(protos, filepath.Join(scratch, "proto")); err != nil {
 		t.Fatal(err)
 	}
-	must(t, nil, "npm", "--prefix", dir, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+	must(t, nil, "npm", "--prefix", dir, "ci", "--ignore-scripts", "--no-audit", "--no-fund",
+		"--prefer-offline", "--fetch-retries", "5")
 	return dir
 }

@@ -25,6 +25,8 @@ type lossy struct {
 	// address is what to set GAVEL to.
 	address string
 	calls   atomic.Int32
+	// rollbacks counts what the coordinator has rolled back when it was asked on this way.
+	rollbacks atomic.Int32
 }
 
 // loses counts a call, and says whether its answer gets lost.
@@ -100,6 +102,16 @@ func (f *forwarder) CommitTransaction(
 	answer, err := f.to.CommitTransaction(ctx, r)
 	if f.lossy.loses() {
 		return nil, status.Error(codes.Unavailable, "the connection is lost")
+	}
+	return answer, err
+}
+
+func (f *forwarder) RollbackTransaction(
+	ctx context.Context, r *gavelv1.RollbackTransactionRequest,
+) (*gavelv1.RollbackTransactionResponse, error) {
+	answer, err := f.to.RollbackTransaction(ctx, r)
+	if err == nil {
+		f.lossy.rollbacks.Add(1)
 	}
 	return answer, err
 }

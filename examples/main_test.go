@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// With -short what needs a database is left out.
+// With -short what needs a database, Python or Node.js is left out.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if testing.Short() {
-		if err := flag.Set("test.skip", "^TestTransfers$"); err != nil {
+		if err := flag.Set("test.skip", "^Test(Transfers|Refusals|Usage)$"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

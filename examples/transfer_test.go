@@ -2,6 +2,7 @@ package examples
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,6 +23,8 @@ type example struct {
 	// losing makes a way to the coordinator that loses the first answer to a commit. It is nil for
 	// what asks through the SDK, whose own tests lose more than that.
 	losing func(t *testing.T) *lossy
+	// sessions says that it speaks with the sidecars itself.
+	sessions bool
 }
 
 // all are the examples, but for seats, which needs nothing and is tested beside its code.
@@ -33,22 +36,29 @@ func (w *world) all() []example {
 		"BANK_A=" + w.sidecars[0].grpc, "BANK_B=" + w.sidecars[1].grpc}
 	python, node := findPython(w.t), installNode(w.t)
 	return []example{
-		{"pgx", program(sdk, w.program("pgx")), nil},
-		{"sqlc", program(sdk, w.program("sqlc")), nil},
-		{"services", w.services(sdk), nil},
-		{"curl and psql", program(web, "curl/transfer.sh"), w.losingHTTP("CommitTransaction")},
-		{"curl", program(web, "curl/execute.sh"), w.losingHTTP("ExecuteTransaction")},
-		{"python", program(web, python, "python/transfer.py"), w.losingHTTP("ExecuteTransaction")},
-		{"node", program(web, "node", "node/transfer.mjs"), w.losingHTTP("ExecuteTransaction")},
-		{"python over gRPC", program(sql, python, "python/transfer_grpc.py"), w.losingGRPC},
-		{"node over gRPC", program(sql, "node", node+"/transfer-grpc.mjs"), w.losingGRPC},
+		{name: "pgx", move: program(sdk, w.program("pgx"))},
+		{name: "sqlc", move: program(sdk, w.program("sqlc"))},
+		{name: "services", move: w.services(sdk)},
+		{name: "curl and psql", move: program(web, "curl/transfer.sh"),
+			losing: w.losingHTTP("CommitTransaction")},
+		{name: "curl", move: program(web, "curl/execute.sh"),
+			losing: w.losingHTTP("ExecuteTransaction")},
+		{name: "python", move: program(web, python, "python/transfer.py"),
+			losing: w.losingHTTP("ExecuteTransaction")},
+		{name: "node", move: program(web, "node", "node/transfer.mjs"),
+			losing: w.losingHTTP("ExecuteTransaction")},
+		{name: "python over gRPC", move: program(sql, python, "python/transfer_grpc.py"),
+			losing: w.losingGRPC, sessions: true},
+		{name: "node over gRPC", move: program(sql, "node", node+"/transfer-grpc.mjs"),
+			losing: w.losingGRPC, sessions: true},
 	}
 }
 
 // TestTransfers: once it succeeds, and then it must roll back: because of the first database, and
 // because of the second one, when the first has been debited. Then the answer to one that succeeds
-// gets lost, and it must happen all the same, once. The databases say what became of it, and
-// nothing stays prepared. What README says about the databases is tried at them as well.
+// gets lost, and it must happen all the same, once. What speaks with the sidecars itself also finds
+// one of them down, and must roll back. The databases say what became of it, and nothing stays
+// prepared. What README says about the databases is tried at them as well.
 func TestTransfers(t *testing.T) {
 	w := newWorld(t)
 	t.Run("README", w.checkSetUp)
@@ -66,8 +76,36 @@ func TestTransfers(t *testing.T) {
 			if n := way.calls.Load(); n != 2 {
 				t.Errorf("it asked for the commit %d times, want 2", n)
 			}
+			if e.sessions {
+				w.expectDown(t, e)
+			}
 		})
 	}
+}
+
+// expectDown makes a transfer while nothing listens where a sidecar should: it must ask for the
+// rollback.
+func (w *world) expectDown(t *testing.T, e example) {
+	t.Helper()
+	for _, bank := range []string{"BANK_A", "BANK_B"} {
+		way := e.losing(t)
+		w.expect(t, e, transfer{"alice", "bob", "20"}, 1, 20, 180, "GAVEL="+way.address,
+			bank+"="+closedPort(t))
+		if commits, n := way.calls.Load(), way.rollbacks.Load(); commits != 0 || n != 1 {
+			t.Errorf("%s is down: %d commits and %d rollbacks, want 0 and 1", bank, commits, n)
+		}
+	}
+}
+
+// closedPort is an address where nothing listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	return lis.Addr().String()
 }
 
 // expect makes a transfer, and compares its exit code, its words and the balances behind it.

@@ -10,7 +10,15 @@
 # Exit: 0 moved, 1 not moved, 5 nobody knows yet: run it again with KEY set to the key that it prints, and the money is
 # moved once.
 set -eu
+
+usage() {
+  echo "usage: execute.sh FROM TO AMOUNT" >&2
+  exit 2
+}
+
+[ $# -eq 3 ] || usage
 from=$1 to=$2 amount=$3
+case $amount in '' | *[!0-9]* | 0*) usage ;; esac
 key=${KEY:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
 
 # What stands within JSON below must need no escapes there.
@@ -37,7 +45,9 @@ execute() {
 JSON
 }
 
-# Only 200 means committed, and only "aborted" means that nothing remains; after anything else the call is repeated.
+# Only 200 means committed, and only "aborted" means that nothing remains. Some codes say that the call did nothing,
+# which settles it if it is the first one with this key. After anything else the call is repeated.
+repeated=${KEY:+yes}
 for pause in 0.1 0.3 1 3 10 0; do
   status=0
   answer=$(execute) || status=$?
@@ -50,7 +60,12 @@ for pause in 0.1 0.3 1 3 10 0; do
       echo "not moved: $answer" >&2
       exit 1
       ;;
+    *'"code":"invalid_argument"'* | *'"code":"failed_precondition"'* | *'"code":"permission_denied"'* | \
+      *'"code":"unauthenticated"'* | *'"code":"not_found"'* | *'"code":"unimplemented"'*)
+      [ "$repeated" ] || { echo "not moved: $answer" >&2; exit 1; }
+      ;;
   esac
+  repeated=yes
   sleep "$pause"
 done
 echo "nobody knows yet, run it again with KEY=$key: $answer" >&2

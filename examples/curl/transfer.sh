@@ -12,7 +12,15 @@
 # Exit: 0 moved, 1 not moved, 5 nobody knows yet: ask again with the id that it prints, 3 moved, and the sum is not
 # what it was.
 set -eu
+
+usage() {
+  echo "usage: transfer.sh FROM TO AMOUNT" >&2
+  exit 2
+}
+
+[ $# -eq 3 ] || usage
 from=$1 to=$2 amount=$3
+case $amount in '' | *[!0-9]* | 0*) usage ;; esac
 
 # call asks for a method with a body of JSON. It fails unless the answer is 200, and prints it all the same.
 call() {
@@ -69,7 +77,7 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
   case $status:$answer in
     0:*OUTCOME_COMMITTED*)
       echo "moved $amount from $from to $to, by transaction $id"
-      after=$(total) || after=unread
+      after=$(total) || { echo "moved; the sum could not be read"; exit 0; }
       [ "$after" = "$before" ] || { echo "together they had $before, now $after" >&2; exit 3; }
       echo "together they have $after, as before"
       exit 0

@@ -2,9 +2,11 @@
 // Moves money between two databases as one transaction, by gRPC: it begins at the coordinator, runs its SQL in a
 // session at each database's sidecar, looks in between whether the sum is right, and commits.
 //
-//     npm ci
+//     cd examples/node && npm ci
 //     export GAVEL=127.0.0.1:7440 BANK_A=127.0.0.1:7450 BANK_B=127.0.0.1:7460
 //     ./transfer-grpc.mjs alice bob 30
+//
+// It reads the messages from ../../proto: a copy of it needs them there.
 //
 // The sidecars may run SQL: see gavel participant --sql. The coordinator knows them as bank_a and bank_b, and each
 // database has a table
@@ -51,6 +53,9 @@ class Session {
         resource: branch.resource, preparedName: branch.preparedName, isolation: "ISOLATION_REPEATABLE_READ",
       },
     });
+    // Asked for at once: before that nobody would hear that the call has failed.
+    this.attached = this.next();
+    this.attached.catch(() => {});
   }
 
   async next() {
@@ -78,7 +83,7 @@ class Session {
 
 // work is what is done before the commit. Any failure of it rolls everything back.
 async function work(sessions, from, to, amount) {
-  for (const s of sessions) await s.next();
+  for (const s of sessions) await s.attached;
   const [a, b] = sessions;
   const before = await total(sessions);
   await update(a, from, -amount);
@@ -120,7 +125,7 @@ async function transfer(from, to, amount) {
   const { transactionId, branches } = await ask("beginTransaction", {
     resources: ["bank_a", "bank_b"], label: "transfer",
   });
-  const sessions = branches.map((branch) => new Session(branch));
+  const sessions = ["bank_a", "bank_b"].map((bank) => new Session(branches.find((b) => b.resource === bank)));
   try {
     await work(sessions, from, to, amount);
   } catch (e) {

@@ -14,6 +14,11 @@ import { setTimeout as pause } from "node:timers/promises";
 
 const gavel = process.env.GAVEL ?? "http://127.0.0.1:7441";
 
+// The codes of gavel that say of a call that it did nothing.
+const refusals = [
+  "invalid_argument", "failed_precondition", "permission_denied", "unauthenticated", "not_found", "unimplemented",
+];
+
 // Nothing of the transaction remains.
 class NotDone extends Error {}
 // Nobody has said how the transaction ended.
@@ -35,9 +40,8 @@ async function execute(key, statements, repeated = false) {
       if (answer.ok) return (await answer.json()).results ?? [];
       const error = await answer.json().catch(() => ({}));
       why = error.message ?? answer.statusText;
-      // A refusal, 4xx, says that this call did nothing. An earlier one may have.
-      const refused = answer.status >= 400 && answer.status < 500 && answer.status !== 429 && !repeated;
-      if (refused || error.code === "aborted") throw new NotDone(why);
+      // A refusal says that this call did nothing. An earlier one may have.
+      if (error.code === "aborted" || (refusals.includes(error.code) && !repeated)) throw new NotDone(why);
     } catch (e) {
       if (e instanceof NotDone) throw e;
       why = e.cause?.message ?? e.message;

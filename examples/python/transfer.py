@@ -21,6 +21,11 @@ import uuid
 
 EXECUTE = os.environ.get("GAVEL", "http://127.0.0.1:7441") + "/gavel.v1.TransactionService/ExecuteTransaction"
 
+# The codes of gavel that say of a call that it did nothing.
+REFUSALS = (
+    "invalid_argument", "failed_precondition", "permission_denied", "unauthenticated", "not_found", "unimplemented",
+)
+
 
 class NotDone(Exception):
     """Nothing of the transaction remains."""
@@ -44,9 +49,8 @@ def execute(key, statements, repeated=False):
                 return json.load(answer).get("results", [])
         except urllib.error.HTTPError as e:
             code, why = read_error(e)
-            # A refusal, 4xx, says that this call did nothing. An earlier one may have.
-            refused = 400 <= e.code < 500 and e.code != 429 and not repeated
-            if refused or code == "aborted":
+            # A refusal says that this call did nothing. An earlier one may have.
+            if code == "aborted" or (code in REFUSALS and not repeated):
                 raise NotDone(why) from None
         except (OSError, ValueError, http.client.HTTPException) as e:
             why = str(e)

@@ -2,11 +2,12 @@
 """Moves money between two databases as one transaction, by gRPC: it begins at the coordinator, runs its SQL in a
 session at each database's sidecar, looks in between whether the sum is right, and commits.
 
+    mkdir -p /tmp/stubs
     protoc --proto_path=proto --python_out=/tmp/stubs proto/gavel/v1/*.proto    # or python -m grpc_tools.protoc
     export PYTHONPATH=/tmp/stubs GAVEL=127.0.0.1:7440 BANK_A=127.0.0.1:7450 BANK_B=127.0.0.1:7460
-    ./transfer_grpc.py alice bob 30
+    examples/python/transfer_grpc.py alice bob 30
 
-It needs grpcio and protobuf. The sidecars may run SQL: see gavel participant --sql. The coordinator knows them as
+That is from the root of the repository. It needs grpcio and protobuf. The sidecars may run SQL: see gavel participant --sql. The coordinator knows them as
 bank_a and bank_b, and each database has a table
     CREATE TABLE acct (id text PRIMARY KEY, bal bigint NOT NULL CHECK (bal >= 0))
 
@@ -83,7 +84,8 @@ class Session:
             isolation=sql_pb2.ISOLATION_REPEATABLE_READ,
         )
         self.requests.put(sql_pb2.ExecuteRequest(attach=attach))
-        next(self.answers)
+        if next(self.answers, None) is None:
+            raise NotMoved("a session ended early")
 
     def execute(self, sql, *args):
         """Runs a statement that must affect one row, and returns the rows."""
@@ -123,7 +125,9 @@ def transfer(coordinator, channels, sender, receiver, amount):
 
 def work(branches, channels, sender, receiver, amount):
     """What is done before the commit. Any failure of it rolls everything back."""
-    a, b = (Session(channels[branch.resource], branch) for branch in branches)
+    by_bank = {branch.resource: branch for branch in branches}
+    a = Session(channels["bank_a"], by_bank["bank_a"])
+    b = Session(channels["bank_b"], by_bank["bank_b"])
     before = total(a) + total(b)
     update(a, sender, -amount)
     update(b, receiver, amount)

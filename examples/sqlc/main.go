@@ -7,7 +7,8 @@
 // The coordinator knows the databases as bank_a and bank_b; schema.sql is their schema.
 //
 // It exits with 0 if the money was moved, with 1 if it was not, with 5 if nobody knows yet, and
-// with 3 if it was moved and the sum is not what it was.
+// with 3 if it was moved and the sum is not what it was: a mistake, if nobody else moves money
+// meanwhile.
 package main
 
 import (
@@ -75,11 +76,12 @@ func run(ctx context.Context, from, to, amount string) error {
 	}
 	fmt.Printf("moved %d from %s to %s\n", n, from, to)
 	after, err := total(ctx, a, b)
-	if err == nil && after != before {
-		err = fmt.Errorf("%d before, %d after", before, after)
-	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", errSum, err)
+		fmt.Println("moved; the sum could not be read:", err)
+		return nil
+	}
+	if after != before {
+		return fmt.Errorf("%w: %d before, %d after", errSum, before, after)
 	}
 	fmt.Printf("together they have %d, as before\n", after)
 	return nil
