@@ -198,8 +198,8 @@ func (t *right) takeOver(ctx context.Context) error {
 }
 
 // endHolders ends all other sessions that hold the lock, and returns when none is left. A holder of
-// a higher epoch fences us. For the right itself, one of the same epoch is a twin, with as much
-// right as we: whoever came first keeps it.
+// a higher epoch, and of our own role, fences us. For the right itself, one of the same epoch is a
+// twin, with as much right as we: whoever came first keeps it.
 func (t *right) endHolders(ctx context.Context, lock uint64) error {
 	for range takeTries {
 		holders, err := query(ctx, t.control, holdersSQL(lock)+" AND l.pid <> pg_backend_pid()")
@@ -207,7 +207,7 @@ func (t *right) endHolders(ctx context.Context, lock uint64) error {
 			return err
 		}
 		for _, h := range holders {
-			if err := t.end(ctx, lock, h[0], h[1]); err != nil {
+			if err := t.end(ctx, lock, readHolder(h)); err != nil {
 				return err
 			}
 		}
@@ -216,31 +216,47 @@ func (t *right) endHolders(ctx context.Context, lock uint64) error {
 		participant.ErrNotResolver)
 }
 
+// holder is a session that holds one of our locks.
+type holder struct {
+	pid, application, role string
+	// ours says that it is of our own role. Whoever may run SQL can take the lock, and any name:
+	// only of our own role is the name believed.
+	ours bool
+}
+
+// readHolder reads a row of holdersSQL.
+func readHolder(row []string) holder {
+	return holder{pid: row[0], application: row[1], role: row[2], ours: row[3] == "true"}
+}
+
 // end ends one holder, if it may be ended, and waits until it is gone. Whether it is shows the next
 // look at the list: a session that ends by itself in this moment is reported like one that stays.
-func (t *right) end(ctx context.Context, lock uint64, pid, application string) error {
-	epoch, known := epochOf(application, t.log)
+func (t *right) end(ctx context.Context, lock uint64, h holder) error {
+	epoch, known := epochOf(h.application, t.log)
+	known = known && h.ours
 	switch {
 	case known && epoch > t.epoch:
 		return fmt.Errorf("postgres: epoch %d holds the right, not %d: %w", epoch, t.epoch,
 			participant.ErrFenced)
-	case application == t.application: // a former session of this process
+	case known && h.application == t.application: // a former session of this process
 	case lock == uint64(t.log) && (!known || epoch == t.epoch):
-		return fmt.Errorf("postgres: process %s (%s) holds the right: %w", pid, application,
+		return fmt.Errorf("postgres: process %s (%s) of role %s holds the right, so nothing is "+
+			"finished here; end it if it is not a resolver: %w", h.pid, h.application, h.role,
 			participant.ErrNotResolver)
 	}
 	_, err := ask(ctx, t.control,
-		fmt.Sprintf("SELECT pg_terminate_backend(%s, %d)", pid, endTimeout))
+		fmt.Sprintf("SELECT pg_terminate_backend(%s, %d)", h.pid, endTimeout))
 	if err != nil {
-		return fmt.Errorf("postgres: end session %s of an older epoch: %w: %w", pid,
-			participant.ErrNotResolver, err)
+		return fmt.Errorf("postgres: end session %s of role %s, which is not of this epoch: %w: %w",
+			h.pid, h.role, participant.ErrNotResolver, err)
 	}
 	return nil
 }
 
 // holdersSQL lists who holds one of our locks. A lock with one 64-bit key has objsubid 1.
 func holdersSQL(lock uint64) string {
-	return fmt.Sprintf(`SELECT l.pid::text, coalesce(a.application_name, '')
+	return fmt.Sprintf(`SELECT l.pid::text, coalesce(a.application_name, ''),
+		coalesce(a.usename, '')::text, coalesce(a.usename = session_user, false)::text
 		FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
 		WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
 		AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -111,23 +111,32 @@ func TestARightThatWasLostIsTakenAgain(t *testing.T) {
 func TestAHolderThatIsNotOursIsLeftAlone(t *testing.T) {
 	observer, r := connect(t, srv, "postgres"), openResource(t, config(srv))
 	b := connect(t, srv, "app").prepare("gavel_owner")
-	lock := fmt.Sprintf("SELECT pg_advisory_lock(%d)", testLog)
-	for what, c := range map[string]struct {
-		role, application string
-		sqlstate          string
-	}{
-		"a person":               {"gavel", "psql", ""},
-		"one that we cannot end": {"postgres", fmt.Sprintf("gavel/%s/0/X", testLog), "42501"},
+	right := fmt.Sprintf("SELECT pg_advisory_lock(%d)", testLog)
+	// The lock of a log's crew.
+	crew := fmt.Sprintf("SELECT pg_advisory_lock_shared(%d)", uint64(testLog)|1<<60)
+	name := func(epoch uint32) string { return fmt.Sprintf("gavel/%s/%d/X", testLog, epoch) }
+	for what, c := range map[string]struct{ role, application, lock, sqlstate string }{
+		"a person":                   {"gavel", "psql", right, ""},
+		"another role, of old":       {"postgres", name(0), right, ""},
+		"another role, of times off": {"app", name(4000000000), right, ""},
+		"another role in the crew":   {"app", name(4000000000), crew, "42501"},
+		"a superuser in the crew":    {"postgres", name(0), crew, "42501"},
 	} {
 		holder := connect(t, srv, c.role)
-		holder.run("SET application_name = '" + c.application + "'; " + lock)
+		pid := holder.run("SELECT pg_backend_pid()")
+		holder.run("SET application_name = '" + c.application + "'; " + c.lock)
 		_, err := r.Commit(t.Context(), newFence(), []participant.Branch{b})
-		if !errors.Is(err, participant.ErrNotResolver) || pgbranch.SQLState(err) != c.sqlstate {
+		if !errors.Is(err, participant.ErrNotResolver) || errors.Is(err, participant.ErrFenced) ||
+			pgbranch.SQLState(err) != c.sqlstate {
 			t.Errorf("%s holds the right: %v", what, err)
+		} else if text := err.Error(); !strings.Contains(text, "of role "+c.role) ||
+			!strings.Contains(text, pid) {
+			t.Errorf("%s is not named: %v", what, err)
 		}
 		if holder.run("SELECT 1") != "1" || !observer.listed(b.Name) {
 			t.Errorf("%s: session or branch was ended", what)
 		}
+		holder.run("SELECT pg_advisory_unlock_all()")
 		holder.Close(context.Background())
 		await(t, "the lock to be free", func() bool { return rightHolder(observer) == "0" })
 	}

@@ -66,10 +66,10 @@ func BeginSteps(conn *pgconn.PgConn, o BeginOptions, mark bool) []Step {
 		add(headColumns)
 	}
 	if o.IdleTimeout > 0 {
-		add("set_config('idle_in_transaction_session_timeout', ?, true)", o.idle())
+		add("pg_catalog.set_config('idle_in_transaction_session_timeout', ?, true)", o.idle())
 	}
 	if !o.ID.IsZero() {
-		add("pg_advisory_xact_lock_shared(?, ?)", TagKey(o.ID.Log()), lowTag(o.ID))
+		add("pg_catalog.pg_advisory_xact_lock_shared(?, ?)", TagKey(o.ID.Log()), lowTag(o.ID))
 	}
 	steps := []Step{{SQL: beginText(o)}}
 	if len(columns) > 0 {
@@ -80,12 +80,13 @@ func BeginSteps(conn *pgconn.PgConn, o BeginOptions, mark bool) []Step {
 
 // headColumns are those of markSQL, or NULL at a standby: the first statement is to fail there,
 // with an error that says what it is about.
-const headColumns = `CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END,
-	CASE WHEN NOT pg_is_in_recovery() THEN ` + whoColumn + ` END`
+const headColumns = `CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+		THEN pg_catalog.pg_current_xact_id()::text END,
+	CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN ` + whoColumn + ` END`
 
 const (
-	idleSQL = "SELECT set_config('idle_in_transaction_session_timeout', $1, true)"
-	tagSQL  = "SELECT pg_advisory_xact_lock_shared($1, $2)"
+	idleSQL = "SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true)"
+	tagSQL  = "SELECT pg_catalog.pg_advisory_xact_lock_shared($1, $2)"
 )
 
 // beginStatements begin a branch whose end is in the same message: it is never idle in between.
@@ -169,7 +170,7 @@ func rollBack(ctx context.Context, conn *pgconn.PgConn) {
 // TagSQL is the statement that marks the session's transaction as a branch of id, by a shared
 // advisory lock that lasts until the branch ends, over PREPARE and crashes of the server.
 func TagSQL(id txn.ID) string {
-	return fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, %d)", TagKey(id.Log()),
+	return fmt.Sprintf("SELECT pg_catalog.pg_advisory_xact_lock_shared(%d, %d)", TagKey(id.Log()),
 		lowTag(id))
 }
 

@@ -161,10 +161,12 @@ const (
 	// else in it can. A marker there decides nothing: the coordinator may ask a primary that has
 	// been deposed meanwhile, or one to which its word that says never has not come along.
 	insertMarker = `INSERT INTO gavel.marker (txid, decision)
-		SELECT $4::uuid, CASE WHEN $6::text IN ('', timeline) THEN decode($5::text, 'hex')
-			ELSE decode((1 / length(left(timeline, 0)))::text, 'hex') END
+		SELECT $4::uuid, CASE WHEN $6::text IN ('', timeline) 
+			THEN pg_catalog.decode($5::text, 'hex')
+			ELSE pg_catalog.decode((1 / pg_catalog.length(
+				pg_catalog.left(timeline, 0)))::text, 'hex') END
 		FROM (SELECT ` + timelineColumn + ` AS timeline) AS place
-		RETURNING pg_current_xact_id()::text, ` + whoColumn + `, `
+		RETURNING pg_catalog.pg_current_xact_id()::text, ` + whoColumn + `, `
 )
 
 // markerStatement writes the marker. It also says who and where this is, as evidenceSQL does, and

@@ -25,16 +25,18 @@ type Place struct {
 // The timeline is read from the name of the current log file: pg_control_checkpoint() still showed
 // the old one after a promotion (PostgreSQL 15).
 const (
-	timelineColumn  = `substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8)`
-	positionColumns = `pg_current_wal_flush_lsn()::text, ` + timelineColumn
+	timelineColumn = `pg_catalog.substr(pg_catalog.pg_walfile_name(
+		pg_catalog.pg_current_wal_flush_lsn()), 1, 8)`
+	positionColumns = `pg_catalog.pg_current_wal_flush_lsn()::text, ` + timelineColumn
 	identityColumns = `c.system_identifier::text, d.oid::text`
-	identityTables  = `pg_control_system() c, pg_database d WHERE d.datname = current_database()`
+	identityTables  = `pg_catalog.pg_control_system() c,
+		pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()`
 
-	lookSQL = `SELECT pg_is_in_recovery()::text, current_setting('server_version_num'), ` +
-		identityColumns + `,
-		CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END,
-		CASE WHEN NOT pg_is_in_recovery()
-			THEN substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8) END
+	lookSQL = `SELECT pg_catalog.pg_is_in_recovery()::text,
+		pg_catalog.current_setting('server_version_num'), ` + identityColumns + `,
+		CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+			THEN pg_catalog.pg_current_wal_flush_lsn()::text END,
+		CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN ` + timelineColumn + ` END
 		FROM ` + identityTables
 	lookColumns = 6
 )
@@ -104,17 +106,17 @@ func ParseLSN(s string) (uint64, error) {
 //
 // Ask before PREPARE, never with it: the answer decides what is sent next.
 func ReadOnly(ctx context.Context, conn *pgconn.PgConn) (bool, error) {
-	return ask(ctx, conn, "SELECT (pg_current_xact_id_if_assigned() IS NULL)::text")
+	return ask(ctx, conn, "SELECT (pg_catalog.pg_current_xact_id_if_assigned() IS NULL)::text")
 }
 
 // CallsOut says whether SQL in this database may write somewhere else: it has foreign data
 // wrappers, an extension known to make remote calls, or a language without restrictions. The answer
 // changes only by DDL and may be kept for the connection's life.
 func CallsOut(ctx context.Context, conn *pgconn.PgConn) (bool, error) {
-	return ask(ctx, conn, `SELECT (EXISTS (SELECT FROM pg_foreign_data_wrapper)
-		OR EXISTS (SELECT FROM pg_extension WHERE extname IN ('dblink', 'plproxy', 'pg_net', 'http',
-			'citus', 'pg_cron', 'pg_background', 'timescaledb'))
-		OR EXISTS (SELECT FROM pg_language
+	return ask(ctx, conn, `SELECT (EXISTS (SELECT FROM pg_catalog.pg_foreign_data_wrapper)
+		OR EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname IN ('dblink', 'plproxy',
+			'pg_net', 'http', 'citus', 'pg_cron', 'pg_background', 'timescaledb'))
+		OR EXISTS (SELECT FROM pg_catalog.pg_language
 			WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c')))::text`)
 }
 
@@ -138,10 +140,11 @@ func keepSettings(local bool) string { return "SELECT " + settingsColumn(local) 
 // settingsColumn does so, and costs little where nothing is to be done, which is the usual case.
 func settingsColumn(local bool) string {
 	return fmt.Sprintf(`CASE
-		WHEN current_setting('client_min_messages') IN ('error', 'fatal', 'panic')
-			OR current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
-		THEN set_config('client_min_messages', 'warning', %[1]v)
-			|| set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+		WHEN pg_catalog.current_setting('client_min_messages') IN ('error', 'fatal', 'panic')
+			OR pg_catalog.current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
+		THEN pg_catalog.set_config('client_min_messages', 'warning', %[1]v)
+			|| pg_catalog.set_config('synchronous_commit',
+				CASE pg_catalog.current_setting('synchronous_commit')
 				WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, %[1]v) END`, local)
 }
 
@@ -153,7 +156,7 @@ func settingsColumn(local bool) string {
 // its standby. The error is [ErrNotReplicated] where the server did not vouch for it.
 func Barrier(ctx context.Context, conn *pgconn.PgConn) error {
 	replies, err := exchange(ctx, conn, keepSettings(false),
-		"SELECT pg_logical_emit_message(true, 'gavel', '')::text")
+		"SELECT pg_catalog.pg_logical_emit_message(true, 'gavel', '')::text")
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func ensureSQL(ids []txn.ID, wait time.Duration) string {
 		insert = ""
 	}
 	return fmt.Sprintf(`SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
-		SELECT set_config('lock_timeout', '%d', true), %s; `,
+		SELECT pg_catalog.set_config('lock_timeout', '%d', true), %s; `,
 		wait.Milliseconds(), settingsColumn(true)) + insert +
 		`SELECT txid::text, (decision IS NULL)::text, encode(decision, 'hex') FROM gavel.marker
 		WHERE txid IN (` + idList(ids, ", ") + `)`
@@ -169,7 +169,7 @@ func RemoveMarkers(ctx context.Context, conn *pgconn.PgConn, ids []txn.ID) error
 		return nil
 	}
 	replies, err := exchange(ctx, conn, `SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
-		SELECT set_config('synchronous_commit', 'off', true);
+		SELECT pg_catalog.set_config('synchronous_commit', 'off', true);
 		DELETE FROM gavel.marker WHERE txid IN (`+idList(ids, ", ")+`) AND decision IS NOT NULL`)
 	if err != nil {
 		return err

@@ -316,8 +316,8 @@ func refused(
 		return lost(fmt.Errorf("%w: %d results without an error", ErrProtocol, len(r.results)),
 			whilePreparing)
 	}
-	queries := []string{"SELECT (EXISTS (SELECT FROM pg_prepared_xacts WHERE gid = " +
-		nameLiteral(name) + "))::text"}
+	queries := []string{"SELECT (EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid " +
+		"OPERATOR(pg_catalog.=) " + nameLiteral(name) + "))::text"}
 	if conn.TxStatus() != 'I' {
 		queries = append([]string{"ROLLBACK"}, queries...)
 	}

@@ -99,7 +99,7 @@ func Standing(ctx context.Context, conn *pgconn.PgConn, q Inquiry) (Answer, erro
 }
 
 func statusSQL(xid uint64) string {
-	return fmt.Sprintf("SELECT pg_xact_status('%d'::xid8)", xid)
+	return fmt.Sprintf("SELECT pg_catalog.pg_xact_status('%d'::xid8)", xid)
 }
 
 // judgePlace decides the labels from (standby) to (no number); Prepared stands for "none of them".

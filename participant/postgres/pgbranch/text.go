@@ -6,8 +6,9 @@ import (
 )
 
 // Controls is the first word of SQL whose first words end a transaction, or begin another, or else
-// empty. It is a help and not a safeguard: what slips through, as the second statement of a text,
-// shows in the session's state.
+// empty. It is a help and not a safeguard. What slips through, as the second statement of a text,
+// shows in the session's state, unless another transaction has begun at once: COMMIT AND CHAIN
+// shows only in its command tag.
 func Controls(sql string) string {
 	first, rest := FirstWord(sql)
 	second, rest := FirstWord(rest)
@@ -35,7 +36,7 @@ func FirstWord(sql string) (word, rest string) {
 		sql = strings.TrimLeftFunc(sql, func(r rune) bool { return unicode.IsSpace(r) || r == ';' })
 		switch {
 		case strings.HasPrefix(sql, "--"):
-			_, sql, _ = strings.Cut(sql, "\n")
+			sql = afterLine(sql)
 		case strings.HasPrefix(sql, "/*"):
 			sql = afterComment(sql)
 		default:
@@ -48,6 +49,15 @@ func FirstWord(sql string) (word, rest string) {
 			return strings.ToUpper(sql[:end]), sql[end:]
 		}
 	}
+}
+
+// afterLine skips a comment up to the end of its line. For PostgreSQL that is a CR as well as a LF.
+func afterLine(sql string) string {
+	end := strings.IndexAny(sql, "\r\n")
+	if end < 0 {
+		return ""
+	}
+	return sql[end:]
 }
 
 // afterComment skips a comment. In PostgreSQL they nest.

@@ -12,3 +12,15 @@ func TestTextOfSeveralStatements(t *testing.T) {
 		}
 	}
 }
+
+func TestControlsBehindComments(t *testing.T) {
+	for sql, want := range map[string]string{
+		"--\rCOMMIT AND CHAIN": "COMMIT", "-- a\r\n--b\n \rend": "END",
+		"--\r/* /* */ */;PREPARE--\rTRANSACTION 'x'": "PREPARE",
+		"-- COMMIT": "", "--\rROLLBACK--\rTO a": "", "--\rSELECT 1 --\nCOMMIT": "",
+	} {
+		if got := Controls(sql); got != want {
+			t.Errorf("Controls(%q) = %q, want %q", sql, got, want)
+		}
+	}
+}

@@ -11,13 +11,14 @@ import (
 
 // evidenceSQL has the parameters of whoColumn. Its columns are the transaction's number, that one,
 // and one that only keeps settings.
-var evidenceSQL = `SELECT pg_current_xact_id()::text, ` + whoColumn + `, ` + settingsColumn(true)
+var evidenceSQL = `SELECT pg_catalog.pg_current_xact_id()::text, ` + whoColumn + `, ` +
+	settingsColumn(true)
 
 const (
 	// markSQL has the parameters of whoColumn, and an expected identity is none.
-	markSQL = `SELECT pg_current_xact_id()::text, ` + whoColumn
+	markSQL = `SELECT pg_catalog.pg_current_xact_id()::text, ` + whoColumn
 
-	positionSQL = "SELECT pg_current_wal_flush_lsn()::text"
+	positionSQL = "SELECT pg_catalog.pg_current_wal_flush_lsn()::text"
 )
 
 // whoColumn is what there is to know of a backend, or NULL where it is known already. It has three
@@ -36,11 +37,12 @@ const (
 // prepared transaction in a database that nobody sweeps. The failing cast depends on a column,
 // since constants are evaluated before CASE is.
 const (
-	whoColumn = `CASE WHEN pg_backend_pid() = $1::int
-			AND pg_postmaster_start_time() = to_timestamp($2::float8) THEN NULL ELSE (
+	whoColumn = `CASE WHEN pg_catalog.pg_backend_pid() = $1::int
+			AND pg_catalog.pg_postmaster_start_time() = pg_catalog.to_timestamp($2::float8)
+		THEN NULL ELSE (
 			SELECT CASE WHEN $3::text IN ('', found)
-				THEN pg_backend_pid() || ' ' || ` + lifeColumn + ` || ' ' || ` + timelineColumn + `
-					|| ' ' || found
+				THEN pg_catalog.pg_backend_pid() || ' ' || ` + lifeColumn + ` || ' ' ||
+					` + timelineColumn + ` || ' ' || found
 				ELSE ('not the registered database: ' || found)::int::text END
 			FROM (SELECT c.system_identifier || '/' || d.oid AS found
 				FROM ` + identityTables + `) AS who
@@ -51,8 +53,9 @@ const (
 	// puts the server through crash recovery, which gives out numbers again. That recovery does
 	// reset the statistics, so that their reset time tells. Somebody may also reset them by hand;
 	// then the answer is unknown where it could have been known, which is safe.
-	lifeColumn = `extract(epoch FROM pg_postmaster_start_time())::text || ' ' || coalesce(
-		extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())::text, '-')`
+	lifeColumn = `extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text ||
+		' ' || coalesce(extract(
+		epoch FROM pg_catalog.pg_stat_get_bgwriter_stat_reset_time())::text, '-')`
 )
 
 // backend is what whoColumn says. The zero value is none that is known.

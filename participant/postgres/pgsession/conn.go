@@ -27,6 +27,11 @@ type conn struct {
 
 var _ session.Conn = (*conn)(nil)
 
+// ErrEnded is behind the error of a statement that has ended the branch's transaction, although its
+// first words did not say so: what the branch did before stays or is gone, as that SQL decided. The
+// session is closed, and the branch votes No.
+var ErrEnded = errors.New("pgsession: SQL has ended the transaction from within")
+
 // Identity implements session.Conn.
 func (c *conn) Identity() txn.Identity { return c.prepare.Expect }
 
@@ -57,13 +62,30 @@ func (c *conn) Run(
 	case err != nil:
 		reason, state := reasonOf(err)
 		return session.Result{}, session.Failed(err, reason, state)
-	case c.pg.TxStatus() != 'T':
-		return session.Result{}, &session.Error{Err: pgbranch.ErrNoTransaction,
-			Reason: "has ended the transaction by itself, and only the coordinator ends it"}
+	case c.pg.TxStatus() != 'T' || controls(s.SQL, tag):
+		c.close(ctx)
+		return session.Result{}, &session.Error{Err: ErrEnded, Reason: fmt.Sprintf("controlled "+
+			"the transaction by itself (%s), which is for the coordinator to do: what the branch "+
+			"did before stays or is gone, as that statement decided; look at the data, and leave "+
+			"it out", tag)}
 	}
 	read := tag.Select() || tag.String() == "SHOW"
 	c.wrote = c.wrote || !read
 	return session.Result{Rows: tag.RowsAffected(), Read: read}, nil
+}
+
+// controls says whether a statement, by its command tag, began or ended a transaction. With AND
+// CHAIN another one is open then, so that the session's state does not show it. ROLLBACK is also
+// the tag of ROLLBACK TO, which is the only one that is sent.
+func controls(sql string, tag pgconn.CommandTag) bool {
+	switch tag.String() {
+	case "BEGIN", "START TRANSACTION", "COMMIT", "PREPARE TRANSACTION":
+		return true
+	case "ROLLBACK":
+		first, _ := pgbranch.FirstWord(sql)
+		return first != "ROLLBACK" || pgbranch.Controls(sql) != ""
+	}
+	return false
 }
 
 // refused is about a statement that is not sent.
@@ -136,22 +158,46 @@ func names(fields []pgconn.FieldDescription) []string {
 	return all
 }
 
+// ownSQL has the client's deferred triggers run, and then no function, operator or table of its own
+// in what follows. It is made of utility commands alone, which look nothing up. It is not LOCAL,
+// since one query follows PREPARE; DISCARD ALL takes it back.
+const ownSQL = "SET CONSTRAINTS ALL IMMEDIATE; SET search_path = pg_catalog, pg_temp; " +
+	"SHOW transaction_isolation"
+
 // Prepare implements session.Conn. A branch that has only read is not prepared; whether it has is
 // asked before, since the answer decides what is sent.
+//
+// Such a reader is rolled back: a COMMIT would deliver what it notified, before the decision. A
+// serializable one must have it checked that what it read holds together, and PREPARE does so.
 func (c *conn) Prepare(ctx context.Context) participant.Vote {
 	defer c.release()
-	if !c.wrote {
+	results, err := c.pg.Exec(ctx, ownSQL).ReadAll()
+	if err != nil {
+		return c.unprepared(ctx, err)
+	}
+	serializable := string(results[len(results)-1].Rows[0][0]) == "serializable"
+	if !c.wrote && !serializable {
 		reader, err := pgbranch.Reader(ctx, c.pg)
 		if err != nil {
-			c.close(ctx)
-			return participant.Vote{Vote: txn.VoteNo, SQLState: pgbranch.SQLState(err),
-				Reason: "the session was lost before it prepared, so the server rolls it back"}
+			return c.unprepared(ctx, err)
 		}
 		if reader {
-			return c.voted(ctx, pgbranch.CommitReader(ctx, c.pg))
+			c.rollBack(ctx)
+			return participant.Vote{Vote: txn.VoteReadOnly}
 		}
 	}
 	return c.voted(ctx, pgbranch.Prepare(ctx, c.pg, c.name, c.prepare))
+}
+
+// unprepared is the vote where an error came before PREPARE was sent.
+func (c *conn) unprepared(ctx context.Context, err error) participant.Vote {
+	c.rollBack(ctx)
+	v := participant.Vote{Vote: txn.VoteNo,
+		Reason: "the session was lost before it prepared, so the server rolls it back"}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		v.Reason, v.SQLState = pg.Message, pg.Code
+	}
+	return v
 }
 
 // voted makes a vote of a verdict.
@@ -166,10 +212,15 @@ func (c *conn) voted(ctx context.Context, v pgbranch.Verdict) participant.Vote {
 		SQLState: v.SQLState}
 }
 
-// Rollback implements session.Conn. A connection that cannot be used for a ROLLBACK is closed, and
-// its server does the same on its own.
+// Rollback implements session.Conn.
 func (c *conn) Rollback(ctx context.Context) {
 	defer c.release()
+	c.rollBack(ctx)
+}
+
+// rollBack ends the branch without effect. A connection that cannot be used for a ROLLBACK is
+// closed, and its server does the same on its own.
+func (c *conn) rollBack(ctx context.Context) {
 	if c.pg.IsClosed() {
 		c.close(ctx)
 		return

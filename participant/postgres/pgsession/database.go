@@ -96,6 +96,10 @@ const identityKey = "github.com/gavel-tx/gavel/participant/postgres/pgsession.id
 
 // admit refuses a new connection on which no branch could be prepared, and finished later.
 func (d *Database) admit(ctx context.Context, conn *pgx.Conn) error {
+	// The role may have a search_path of its own, which is for the SQL of clients.
+	if err := run(ctx, conn, "SET search_path = pg_catalog, pg_temp"); err != nil {
+		return err
+	}
 	place, err := pgbranch.Look(ctx, conn.PgConn())
 	if err != nil {
 		return err
@@ -104,7 +108,16 @@ func (d *Database) admit(ctx context.Context, conn *pgx.Conn) error {
 		return errors.New("the server is a standby; point the address at the primary")
 	}
 	conn.PgConn().CustomData()[identityKey] = place.Identity
-	return d.checkOwner(ctx, conn)
+	if err := d.checkOwner(ctx, conn); err != nil {
+		return err
+	}
+	return run(ctx, conn, "RESET search_path")
+}
+
+// run sends a command without results.
+func run(ctx context.Context, conn *pgx.Conn, command string) error {
+	_, err := conn.PgConn().Exec(ctx, command).ReadAll()
+	return err
 }
 
 // rolesSQL tells whether the session's role may become the owner, and the finisher too.
@@ -154,8 +167,7 @@ func (d *Database) clean(conn *pgx.Conn) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), cleanLimit)
 	defer cancel()
-	_, err := conn.PgConn().Exec(ctx, "DISCARD ALL").ReadAll()
-	return err == nil
+	return run(ctx, conn, "DISCARD ALL") == nil
 }
 
 // Open implements session.Database.
@@ -213,8 +225,8 @@ func isolation(i session.Isolation) pgbranch.Isolation {
 func (d *Database) Checks(ctx context.Context) []participant.Check {
 	var super bool
 	err := d.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
-		return c.QueryRow(ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = session_user",
-			pgx.QueryExecModeExec).Scan(&super)
+		return c.QueryRow(ctx, `SELECT rolsuper FROM pg_catalog.pg_roles
+			WHERE rolname OPERATOR(pg_catalog.=) session_user`, pgx.QueryExecModeExec).Scan(&super)
 	})
 	switch {
 	case err != nil:

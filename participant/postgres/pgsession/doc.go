@@ -11,8 +11,12 @@
 //
 // Each statement is a message of the extended protocol, and so there is one statement in it and no
 // more. Its first words are looked at: what begins or ends a transaction is refused, and COPY,
-// which would wait for data. What slips through ends the transaction within the server's sight,
-// and a session that is not in its transaction after a statement votes No.
+// which would wait for data. What slips through shows in its command tag, or in the session's
+// state: the session is closed then, and votes No with a reason that promises nothing.
+//
+// Before a branch votes, search_path is set to pg_catalog: no function of a client takes the place
+// of one that the vote needs. A branch that only read is rolled back. If it is serializable it is
+// prepared, which has the database check what it read, and votes Yes.
 //
 // A connection serves many branches, one after the other, and DISCARD ALL between them: no
 // setting, role, lock, table or cursor of one client is there for the next.

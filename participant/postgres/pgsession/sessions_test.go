@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/participant/postgres/pgsession"
 	"github.com/gavel-tx/gavel/participant/session"
@@ -92,6 +94,8 @@ func TestStatementsThatFailTheirBranch(t *testing.T) {
 		{"PREPARE TRANSACTION 'x'", "PREPARE is for the coordinator", ""},
 		{"COMMIT PREPARED 'x'", "COMMIT is for the coordinator", ""},
 		{"ROLLBACK", "ROLLBACK is for the coordinator", ""},
+		{"--\rCOMMIT AND CHAIN", "COMMIT is for the coordinator", ""},
+		{"-- x\r\n--\rCOPY effects FROM STDIN", "COPY needs a connection", ""},
 		{"COPY effects FROM STDIN", "COPY needs a connection of one's own", ""},
 		{"SELECT 1; COMMIT", "cannot insert multiple commands", "42601"},
 		{"SELECT 1\x00; COMMIT", "holds a NUL", ""},
@@ -173,18 +177,54 @@ func TestReaders(t *testing.T) {
 		exec1 := attach(t, s, key, session.Options{})
 		exec(t, exec1, "INSERT INTO effects VALUES ($1)", key.String())
 		finish(t, s, key, vote(t, s, key), true)
-		n := newName()
-		b := attach(t, s, n, session.Options{Isolation: session.Serializable})
-		exec(t, b, sql)
-		v := vote(t, s, n)
-		if v.Vote != want {
-			t.Errorf("%s: %+v, want %v", sql, v, want)
-		}
-		if v.Vote == txn.VoteYes {
-			finish(t, s, n, v, false)
+		// A serializable one must have the database check what it read.
+		for level, want := range map[session.Isolation]txn.Vote{
+			session.DefaultIsolation: want, session.RepeatableRead: want,
+			session.Serializable: txn.VoteYes,
+		} {
+			n := newName()
+			b := attach(t, s, n, session.Options{Isolation: level})
+			exec(t, b, sql)
+			v := vote(t, s, n)
+			if v.Vote != want {
+				t.Errorf("%s at level %d: %+v, want %v", sql, level, v, want)
+			}
+			if v.Vote == txn.VoteYes {
+				finish(t, s, n, v, false)
+			}
 		}
 	}
 	awaitNoWork(t)
+}
+
+// TestAReaderNotifiesNobody: a notification is an effect, and nobody has decided.
+func TestAReaderNotifiesNobody(t *testing.T) {
+	s, ctx := start(t, nil), t.Context()
+	listener, err := pgx.Connect(ctx, srv.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close(ctx)
+	if _, err := listener.Exec(ctx, "LISTEN news"); err != nil {
+		t.Fatal(err)
+	}
+	for level, want := range map[session.Isolation]txn.Vote{
+		session.DefaultIsolation: txn.VoteReadOnly, session.Serializable: txn.VoteNo,
+	} {
+		n := newName()
+		b := attach(t, s, n, session.Options{Isolation: level})
+		exec(t, b, "SELECT pg_notify('news', 'too early')")
+		if v := vote(t, s, n); v.Vote != want {
+			t.Errorf("level %d: %+v, want %v", level, v, want)
+		}
+	}
+	// What was delivered before this one comes before it.
+	if _, err := listener.Exec(ctx, "NOTIFY news, 'last'"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := listener.WaitForNotification(ctx); err != nil || got.Payload != "last" {
+		t.Errorf("%+v, %v", got, err)
+	}
 }
 
 // TestIsolation: the level is what was asked for, and a branch that is read only cannot write.
