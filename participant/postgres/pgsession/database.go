@@ -27,7 +27,8 @@ type Config struct {
 	// Finisher is the role that finishes them, which must be a member of the owner. Defaults to no
 	// check.
 	Finisher string
-	// MaxSessions bounds the connections. Defaults to session.DefaultSessions.
+	// MaxSessions bounds the sessions. One connection more is for checks, and for a moment that of
+	// a session which has just ended. Defaults to session.DefaultSessions.
 	MaxSessions int
 	// Idle is how long the server leaves a session idle that is not prepared. It is for when this
 	// process hangs, and so should be longer than that of session.Config. Defaults to twice
@@ -70,7 +71,7 @@ func New(c Config) (*Database, error) {
 		return nil, fmt.Errorf("pgsession: DSN: %w", err) // pgconn leaves the password out
 	}
 	d := &Database{cfg: c, role: cfg.ConnConfig.User}
-	cfg.MaxConns, cfg.MinConns = int32(c.MaxSessions), 0
+	cfg.MaxConns, cfg.MinConns = int32(c.MaxSessions)+1, 0
 	cfg.ConnConfig.ConnectTimeout = c.ConnectTimeout
 	cfg.ConnConfig.RuntimeParams["application_name"] = "gavel sql"
 	cfg.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
@@ -221,18 +222,31 @@ func isolation(i session.Isolation) pgbranch.Isolation {
 	return ""
 }
 
-// Checks implements session.Database.
+// checkLimit bounds the checks: who asks has the resource itself to describe too.
+const checkLimit = time.Second
+
+// Checks implements session.Database. None of them is a failure of the resource: transactions that
+// use the database directly go on where no session can be opened, and who attaches one is refused.
 func (d *Database) Checks(ctx context.Context) []participant.Check {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
 	var super bool
 	err := d.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
 		return c.QueryRow(ctx, `SELECT rolsuper FROM pg_catalog.pg_roles
 			WHERE rolname OPERATOR(pg_catalog.=) session_user`, pgx.QueryExecModeExec).Scan(&super)
 	})
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return []participant.Check{{Level: participant.LevelWarn,
+			What: fmt.Sprintf("whether the SQL of clients can be run as role %s was not seen "+
+				"within %s: all its connections are in use, or the database does not answer; other "+
+				"transactions of the resource go on", d.role, checkLimit),
+			Fix: "if this lasts, allow more sessions, or see why the database does not answer"}}
 	case err != nil:
-		return []participant.Check{{Level: participant.LevelFail,
-			What: fmt.Sprintf("the SQL of clients cannot be run as role %s: %v", d.role, err),
-			Fix:  "correct the address that SQL is run at, or the rights of its role"}}
+		return []participant.Check{{Level: participant.LevelWarn,
+			What: fmt.Sprintf("the SQL of clients cannot be run as role %s, and its sessions are "+
+				"refused; other transactions of the resource go on: %v", d.role, err),
+			Fix: "correct the address that SQL is run at, or the rights of its role"}}
 	case super:
 		return []participant.Check{{Level: participant.LevelWarn,
 			What: fmt.Sprintf("the SQL of clients runs as role %s, a superuser", d.role),

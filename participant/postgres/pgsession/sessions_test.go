@@ -312,6 +312,22 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 	awaitNoWork(t)
 }
 
+// TestFullSessionsAreNoFailure: one connection more than sessions is for the checks, which tell
+// within their limit if there is none, and fail no resource that others use.
+func TestFullSessionsAreNoFailure(t *testing.T) {
+	s := start(t, func(c *pgsession.Config, _ *session.Config) { c.MaxSessions = 1 })
+	for _, want := range []participant.Level{participant.LevelOK, participant.LevelWarn} {
+		attach(t, s, newName(), session.Options{})
+		d, err := s.Describe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := d.Checks[len(d.Checks)-1]; last.Level != want {
+			t.Errorf("%+v, want %v", last, want)
+		}
+	}
+}
+
 // TestASetUpThatCannotWork is refused at the attachment, and told by the description.
 func TestASetUpThatCannotWork(t *testing.T) {
 	for what, c := range map[string]struct {
@@ -341,7 +357,7 @@ func TestASetUpThatCannotWork(t *testing.T) {
 			t.Fatal(err)
 		}
 		last := d.Checks[len(d.Checks)-1]
-		if last.Level != participant.LevelFail || !strings.Contains(last.What, c.says) {
+		if last.Level != participant.LevelWarn || !strings.Contains(last.What, c.says) {
 			t.Errorf("%s: %+v", what, last)
 		}
 	}
