@@ -49,10 +49,21 @@ func (s *sqlServer) Execute(stream executeStream) error {
 		select {
 		case err = <-served: // it has more to say
 		default:
-			err = &session.Error{Reason: "was not run: the branch has ended"}
+			err = ended(branch)
 		}
 	}
 	return wire.Status(err)
+}
+
+// ended is what a client hears whose branch has ended meanwhile: why it was rolled back or, if it
+// was not, who tells its outcome.
+func ended(branch session.Branch) error {
+	if err := branch.Finish(); err != nil {
+		return err
+	}
+	return &txn.Refusal{Reason: txn.ReasonClosed,
+		Message: "the commit of the branch was asked for, and it takes no more statements",
+		Effect:  "the outcome is the coordinator's: ask GetTransaction"}
 }
 
 // attach reads the first request, and begins the branch.

@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/participant/session"
 	gavelv1 "github.com/gavel-tx/gavel/proto/gavel/v1"
+	"github.com/gavel-tx/gavel/proto/wire"
 	"github.com/gavel-tx/gavel/txn"
 )
 
@@ -169,14 +174,129 @@ func TestABranchThatEndsEndsItsCall(t *testing.T) {
 	}
 	<-r.sent
 	close(r.done)
-	if heard := <-r.said; heard != "close" {
-		t.Errorf("it heard %s", heard)
+	if first, second := <-r.said, <-r.said; first != "finish" || second != "close" {
+		t.Errorf("it heard %s, %s", first, second)
 	}
 	for err == nil {
 		_, err = stream.Recv()
 	}
 	if status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("the call ended with %v", err)
+	}
+}
+
+// endless is a database whose statements return rows for as long as somebody takes them.
+type endless struct{ sent chan struct{} }
+
+func (d *endless) Open(context.Context, txn.Name, session.Options) (session.Conn, error) {
+	return d, nil
+}
+func (d *endless) Checks(context.Context) []participant.Check { return nil }
+func (d *endless) Close() error                               { return nil }
+func (d *endless) Identity() txn.Identity                     { return txn.Identity{} }
+func (d *endless) Rollback(context.Context)                   {}
+
+func (d *endless) Prepare(context.Context) participant.Vote {
+	return participant.Vote{Vote: txn.VoteYes}
+}
+
+func (d *endless) Run(
+	_ context.Context, _ session.Statement, sink session.Sink,
+) (session.Result, error) {
+	for {
+		if err := sink(nil, [][]any{{make([]byte, 10_000)}}); err != nil {
+			return session.Result{}, err
+		}
+		select {
+		case d.sent <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// kept serves a Keeper of endless sessions, and attaches a client to it that reads nothing after
+// its attachment.
+func kept(t *testing.T, idle time.Duration) (*Client, *endless, executeClient) {
+	t.Helper()
+	d := &endless{sent: make(chan struct{}, 1)}
+	k, err := session.New(session.Config{Resource: &fake{}, Database: d, Idle: idle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := NewServer(Config{Name: "bank_a", Resource: k, SQL: k,
+		FenceFile: t.TempDir() + "/fences"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c := serve(t, s)
+	stream, err := c.sql.Execute(t.Context())
+	if err == nil {
+		err = stream.Send(attachment(branch(1).Name.String()))
+	}
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, d, stream
+}
+
+type executeClient = grpc.BidiStreamingClient[gavelv1.ExecuteRequest, gavelv1.ExecuteResponse]
+
+// answer reads on until the call ends.
+func answer(stream executeClient) error {
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return wire.ParticipantError(err)
+		}
+	}
+}
+
+// TestAClientThatDoesNotReadHoldsNobodyUp: a coordinator that was restarted is not kept waiting by
+// a session of before, whose rows nobody takes; and the session is gone.
+func TestAClientThatDoesNotReadHoldsNobodyUp(t *testing.T) {
+	c, d, stream := kept(t, 0)
+	if err := stream.Send(&gavelv1.ExecuteRequest{Step: &gavelv1.ExecuteRequest_Statement{
+		Statement: &gavelv1.ExecuteStatement{Sql: "many"}}}); err != nil {
+		t.Fatal(err)
+	}
+	<-d.sent
+	if _, err := c.List(t.Context(), at(7, 1)); err != nil {
+		t.Fatal(err)
+	}
+	votes, err := c.Prepare(t.Context(), at(7, 1), []participant.Branch{branch(1)})
+	if err != nil || votes[0].Vote != txn.VoteNo {
+		t.Errorf("%+v, %v", votes, err)
+	}
+	if err := answer(stream); !strings.Contains(err.Error(), "restarted, or replaced") {
+		t.Errorf("the client heard %v", err)
+	}
+}
+
+// TestWhatAClientHearsOfItsEndedBranch: one that waits hears why, or who tells the outcome.
+func TestWhatAClientHearsOfItsEndedBranch(t *testing.T) {
+	_, _, idle := kept(t, time.Millisecond)
+	if err := answer(idle); !strings.Contains(err.Error(), "its session was idle for 1ms") {
+		t.Errorf("after too long a pause: %v", err)
+	}
+	c, _, prepared := kept(t, 0)
+	if _, err := c.Prepare(t.Context(), at(1, 1), []participant.Branch{branch(1)}); err != nil {
+		t.Fatal(err)
+	}
+	err := answer(prepared)
+	if txn.ReasonOf(err) != txn.ReasonClosed || !strings.Contains(err.Error(), "GetTransaction") {
+		t.Errorf("after PREPARE: %v", err)
 	}
 }
 

@@ -118,7 +118,9 @@ func (s *Server) Close() error {
 
 // Register puts a resource that keeps fences itself, such as a service with its journal (package
 // participant/service) or a kv store, behind a gRPC server, under the name by which coordinators
-// call it. The resource stays the caller's.
+// call it. The resource stays the caller's. A gRPC server that coordinators call must allow pings
+// every 10 seconds (keepalive.EnforcementPolicy with PermitWithoutStream; the ServerOptions of
+// package proto/wire/transport do), or calls that are rarer than that lose their connection.
 func Register(g grpc.ServiceRegistrar, name string, r participant.Resource) error {
 	s, err := NewServer(Config{Name: name, Resource: r})
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -54,15 +55,17 @@ type branch struct {
 	}
 }
 
-var errEnded = errors.New("session: the branch has ended")
+var (
+	errEnded = errors.New("session: the branch has ended")
+	errPanic = errors.New("a panic in the participant broke it off, which its log tells more of")
+)
 
 // stale says whether the branch began under an epoch that is over. Where none was known it counts
 // as of the first, which is as old as it can be.
 func (b *branch) stale(now txn.Epoch) bool { return max(b.epoch, 1) < now }
 
-// opened takes the connection, or learns that it comes too late.
-func (b *branch) opened(conn Conn) error {
-	b.conn = conn
+// opened says that the connection is ready, or learns that it comes too late.
+func (b *branch) opened() error {
 	if !b.leave(nil) {
 		return b.refusal()
 	}
@@ -81,10 +84,11 @@ func (b *branch) Execute(ctx context.Context, s Statement, sink Sink) (Result, e
 	if !b.enter() {
 		return Result{}, b.refusal()
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(b.ctx, cancel)()
-	r, err := b.conn.Run(ctx, s, sink)
+	defer b.leaveOnPanic()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(b.ctx, func() { cancel(context.Cause(b.ctx)) })()
+	r, err := b.conn.Run(ctx, s, forsakable(ctx, sink))
 	if err == nil && !mutant.On(mutant.RowsUnchecked) {
 		err = count(s, r)
 	}
@@ -92,6 +96,49 @@ func (b *branch) Execute(ctx context.Context, s Statement, sink Sink) (Result, e
 		err = b.refusal()
 	}
 	return r, err
+}
+
+// forsakable is a sink that returns at the end of ctx, also while sink itself does not: a client
+// that reads nothing must not keep its branch from its end. sink is not called again then, and the
+// rows that it was given are its own.
+func forsakable(ctx context.Context, sink Sink) Sink {
+	if sink == nil {
+		return nil
+	}
+	type taken struct {
+		err      error
+		panicked any
+	}
+	return func(columns []string, rows [][]any) error {
+		if ctx.Err() != nil {
+			return cancelled(ctx)
+		}
+		done := make(chan taken, 1)
+		go func() {
+			t := taken{err: errPanic}
+			defer func() {
+				if p := recover(); p != nil {
+					t.panicked = fmt.Sprintf("%v\n%s", p, debug.Stack())
+				}
+				done <- t
+			}()
+			t.err = sink(columns, rows)
+		}()
+		select {
+		case t := <-done:
+			if t.panicked != nil {
+				panic(t.panicked) // where whoever guards the statement sees it
+			}
+			return t.err
+		case <-ctx.Done():
+			return cancelled(ctx)
+		}
+	}
+}
+
+func cancelled(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	return &Error{Err: cause, Reason: fmt.Sprintf("was cancelled: %v", cause)}
 }
 
 // enter takes the connection for a statement.
@@ -124,6 +171,15 @@ func (b *branch) leave(err error) bool {
 		b.mu.idle.Reset(b.keeper.cfg.Idle)
 	}
 	return true
+}
+
+// leaveOnPanic is deferred by whoever brings the connection into use. A panic ends the branch as an
+// error does, and goes on.
+func (b *branch) leaveOnPanic() {
+	if p := recover(); p != nil {
+		b.leave(errPanic)
+		panic(p)
+	}
 }
 
 // failedVote is the vote of a branch one of whose statements has failed.
@@ -164,7 +220,7 @@ func (b *branch) end(v participant.Vote) {
 	}
 	if b.mu.vote == nil {
 		b.mu.vote = &v
-		b.cancel(errEnded)
+		b.cancel(errors.New(v.Reason))
 	}
 	if b.mu.state == stateOpen {
 		b.toEnding()
@@ -187,7 +243,7 @@ func (b *branch) prepare() {
 		b.mu.vote = &participant.Vote{Vote: txn.VoteNo, Reason: "a statement of the branch was " +
 			"still running, and was cancelled; wait for the answer to every statement before " +
 			"the commit"}
-		b.cancel(errEnded)
+		b.cancel(errors.New(b.mu.vote.Reason))
 	}
 }
 
@@ -267,8 +323,15 @@ func (b *branch) refusal() error {
 	case b.mu.state == stateRunning:
 		return &Error{Reason: "was not run: another one is running"}
 	}
-	return &Error{Reason: "was not run: the branch was finished, or its commit asked for, and " +
-		"takes no more statements"}
+	return closed()
+}
+
+// closed refuses a statement of a branch that may yet be committed, or was.
+func closed() error {
+	return &txn.Refusal{Reason: txn.ReasonClosed, Field: "statement",
+		Message: "it was not run: the branch was finished, or its commit asked for, and takes no " +
+			"more statements",
+		Effect: "the outcome is the coordinator's: ask GetTransaction"}
 }
 
 // Finish implements Branch.

@@ -114,20 +114,20 @@ func (k *Keeper) Attach(ctx context.Context, a Attachment) (Branch, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer b.leaveOnPanic()
 	opening, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(b.ctx, cancel)()
 	conn, err := k.cfg.Database.Open(opening, a.Name, a.Options)
 	if err == nil {
-		if err = k.fits(conn); err != nil {
-			b.conn = conn
-		}
+		b.conn = conn
+		err = k.fits(conn)
 	}
 	if err != nil {
 		b.leave(err)
 		return nil, fmt.Errorf("session: attach %s: %w", a.Name, err)
 	}
-	if err := b.opened(conn); err != nil {
+	if err := b.opened(); err != nil {
 		return nil, fmt.Errorf("session: attach %s: %w", a.Name, err)
 	}
 	return b, nil

@@ -119,6 +119,8 @@ type database struct {
 	// vote is that of PREPARE. Defaults to Yes.
 	vote   *participant.Vote
 	refuse error
+	// panics: Open does.
+	panics bool
 	mu     sync.Mutex
 	did    []string
 }
@@ -157,6 +159,9 @@ func (d *database) Open(
 	if d.refuse != nil {
 		return nil, d.refuse
 	}
+	if d.panics {
+		panic("inside")
+	}
 	d.do("open")
 	return &conn{d, n}, nil
 }
@@ -181,6 +186,8 @@ func (c *conn) Run(
 		return session.Result{}, &session.Error{Reason: "was cancelled", Err: err}
 	}
 	switch s.SQL {
+	case "panic":
+		panic("inside")
 	case "fail":
 		return session.Result{}, session.Failed(errors.New("boom"), "boom", "23505")
 	case "select":

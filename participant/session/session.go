@@ -117,10 +117,13 @@ type Branch interface {
 	Identity() txn.Identity
 	// Execute runs a statement. sink may be nil, and rows are dropped then. After an error, which
 	// is an *Error where the statement is to blame, the branch is rolled back. The end of the
-	// context is such an error.
+	// context is such an error. A *txn.Refusal with txn.ReasonClosed is none: the branch was
+	// finished, or is prepared, and its outcome is the coordinator's. Execute does not wait for a
+	// sink once the branch has to end, or the context has ended.
 	Execute(ctx context.Context, s Statement, sink Sink) (Result, error)
 	// Finish says that there are no more statements: the branch waits for its coordinator. An error
-	// says that it was rolled back meanwhile.
+	// says that it was rolled back meanwhile, and why. Once Done is closed it may be called while
+	// another call is under way.
 	Finish() error
 	// Done is closed when the branch has ended here: it was prepared, or rolled back.
 	Done() <-chan struct{}
@@ -131,8 +134,7 @@ type Branch interface {
 
 // Database opens sessions.
 type Database interface {
-	// Open begins a branch under name. idle is how long the database itself may leave the session
-	// idle, before it is prepared. An error says that nothing has begun.
+	// Open begins a branch under name. An error says that nothing has begun.
 	Open(ctx context.Context, name txn.Name, o Options) (Conn, error)
 	// Checks are findings about whether sessions could be opened and prepared.
 	Checks(ctx context.Context) []participant.Check
@@ -146,7 +148,8 @@ type Conn interface {
 	// Identity is that of the database.
 	Identity() txn.Identity
 	// Run runs one statement, and nothing that ends the transaction. After an error, an *Error
-	// where the statement is to blame, only Rollback is called. The end of ctx ends the statement.
+	// where the statement is to blame, or a panic, only Rollback is called. The end of ctx ends the
+	// statement, and makes a sink that still takes rows return.
 	Run(ctx context.Context, s Statement, sink Sink) (Result, error)
 	// Prepare votes as participant.Resource says. An Unknown means that the branch may be prepared.
 	Prepare(ctx context.Context) participant.Vote

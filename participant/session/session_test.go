@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,8 +32,9 @@ func TestPreparedOnce(t *testing.T) {
 	if len(d.did) != 2 || d.did[1] != "prepare" {
 		t.Errorf("the session did %v", d.did)
 	}
-	if _, err := b.Execute(t.Context(), session.Statement{SQL: "update"}, nil); err == nil {
-		t.Error("a statement after PREPARE")
+	_, err := b.Execute(t.Context(), session.Statement{SQL: "update"}, nil)
+	if txn.ReasonOf(err) != txn.ReasonClosed || !strings.Contains(err.Error(), "GetTransaction") {
+		t.Errorf("a statement after PREPARE: %v", err)
 	}
 	f, err := k.Commit(t.Context(), at(1), one(name(1)))
 	if err != nil || f[0].Standing != txn.StandingCommitted {
@@ -377,6 +379,83 @@ func TestAStatementIsCancelledByItsCaller(t *testing.T) {
 		t.Error("it succeeded")
 	}
 	wantVote(t, vote(t, k, at(1), name(1)), txn.VoteNo, "was cancelled")
+}
+
+// TestNobodyWaitsForAClientThatDoesNotRead: whatever ends a branch ends it also while its rows are
+// not taken, and its client hears why.
+func TestNobodyWaitsForAClientThatDoesNotRead(t *testing.T) {
+	for why, end := range map[string]func(*testing.T, *session.Keeper) error{
+		"restarted, or replaced": func(t *testing.T, k *session.Keeper) error {
+			return k.Hello(t.Context(), at(2))
+		},
+		"has rolled it back": func(t *testing.T, k *session.Keeper) error {
+			_, err := k.Rollback(t.Context(), at(1), one(name(1)))
+			return err
+		},
+		"was still running": func(t *testing.T, k *session.Keeper) error {
+			_, err := k.Prepare(t.Context(), at(1), one(name(1)))
+			return err
+		},
+		"was shut down": func(_ *testing.T, k *session.Keeper) error { k.Drain(); return nil },
+		"was open for":  func(*testing.T, *session.Keeper) error { return nil },
+	} {
+		bubble(t, func(t *testing.T) {
+			d := &database{}
+			k := keeper(t, d, session.Config{})
+			b := attach(t, k, name(1))
+			reading, read := make(chan struct{}), make(chan struct{})
+			defer close(read)
+			failed := make(chan error, 1)
+			go func() {
+				_, err := b.Execute(t.Context(), session.Statement{SQL: "select"},
+					func([]string, [][]any) error { close(reading); <-read; return nil })
+				failed <- err
+			}()
+			<-reading
+			if err := end(t, k); err != nil {
+				t.Error(err)
+			}
+			<-b.Done()
+			if err := <-failed; err == nil || !strings.Contains(err.Error(), why) {
+				t.Errorf("the statement: %v, want %q", err, why)
+			}
+			if !d.done("rollback") {
+				t.Error("it is not rolled back")
+			}
+		})
+	}
+}
+
+// TestAPanicEndsItsBranch, and goes on to whoever guards the call.
+func TestAPanicEndsItsBranch(t *testing.T) {
+	for what, c := range map[string]struct {
+		opens bool
+		sql   string
+	}{
+		"a session that opens": {opens: true}, "a statement": {sql: "panic"},
+		"a sink": {sql: "select"},
+	} {
+		bubble(t, func(t *testing.T) {
+			d := &database{panics: c.opens}
+			k := keeper(t, d, session.Config{})
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s: the panic is lost", what)
+					}
+				}()
+				_, _ = attach(t, k, name(1)).Execute(t.Context(), session.Statement{SQL: c.sql},
+					func([]string, [][]any) error { panic("outside") })
+			}()
+			if err := k.Hello(t.Context(), at(2)); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			wantVote(t, vote(t, k, at(2), name(1)), txn.VoteNo, "a panic")
+			if d.done("rollback") == c.opens {
+				t.Errorf("%s: the session did %v", what, d.did)
+			}
+		})
+	}
 }
 
 // TestAnotherDatabaseIsRefused, with what to do.

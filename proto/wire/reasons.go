@@ -100,7 +100,7 @@ func explainRefusal(r txn.Reason) (Explanation, bool) {
 		e.Do = "Split the work into several transactions."
 	case txn.ReasonClosed:
 		e.Code, e.What = codes.FailedPrecondition, "the branches can no longer change"
-		e.Do = "Enlist every resource before the commit is asked for."
+		e.Do = "Enlist every resource, and run every statement, before the commit is asked for."
 	case txn.ReasonKeyReused:
 		e.Code, e.What = codes.AlreadyExists, "the key stands for another request already"
 		e.Do = "Use a fresh key for each request; this is a fault of the caller."
