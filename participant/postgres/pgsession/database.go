@@ -239,8 +239,8 @@ func (d *Database) Checks(ctx context.Context) []participant.Check {
 	case err != nil && ctx.Err() != nil:
 		return []participant.Check{{Level: participant.LevelWarn,
 			What: fmt.Sprintf("whether the SQL of clients can be run as role %s was not seen "+
-				"within %s: all its connections are in use, or the database does not answer; other "+
-				"transactions of the resource go on", d.role, checkLimit),
+				"within %s: all its connections are in use, or the database does not answer; "+
+				"other transactions of the resource go on", d.role, checkLimit),
 			Fix: "if this lasts, allow more sessions, or see why the database does not answer"}}
 	case err != nil:
 		return []participant.Check{{Level: participant.LevelWarn,
