@@ -18,6 +18,9 @@ type Transfer struct {
 	// Rows are the amounts of its rows at every place where it was to change something, and at
 	// every other one that has some: one each, or none at all.
 	Rows [][]int64
+	// Shares are the amounts that the rows must say, place by place as in Rows; without them, the
+	// rows must cancel out and no more.
+	Shares []int64
 	// Refused says that it asked for what one place must refuse.
 	Refused bool
 	// Outcome is what the coordinator says now. It is asked about every ID.
@@ -36,12 +39,21 @@ type Book struct {
 	Prepared []string
 	// Sum is that of all balances everywhere, and Want what it was at the beginning.
 	Sum, Want int64
+	// Accounts are the balances and the ledger of each place, where they are compared.
+	Accounts []Account
 	// Trails are what both databases know of their counters.
 	Trails [2]Trail
 	// Alarms are the errors in the journals of the coordinator and of the processes beside it.
 	Alarms []string
 	// Damage is what the verification of the log complained of.
 	Damage string
+}
+
+// Account is by what the balances at one place have changed since the beginning, and by what the
+// rows there say that they have.
+type Account struct {
+	Place           Place
+	Changed, Ledger int64
 }
 
 // Kind names a broken promise.
@@ -62,6 +74,7 @@ const (
 	LogDiffers      Kind = "the log contradicts the rows"
 	PreparedRemains Kind = "a branch is still prepared"
 	SumChanged      Kind = "the sum of balances changed"
+	LedgerDiffers   Kind = "the balances contradict the ledger beside them"
 	OrderDiffers    Kind = "the databases disagree about the order"
 	Alarmed         Kind = "an error in a journal"
 	LogDamaged      Kind = "the log is damaged"
@@ -91,6 +104,12 @@ func (b Book) Check() []Violation {
 	if b.Sum != b.Want {
 		out = append(out, Violation{SumChanged, fmt.Sprintf("%d, was %d", b.Sum, b.Want)})
 	}
+	for _, a := range b.Accounts {
+		if a.Changed != a.Ledger {
+			out = append(out, Violation{LedgerDiffers, fmt.Sprintf(
+				"%s: changed by %d, the rows say %d", a.Place, a.Changed, a.Ledger)})
+		}
+	}
 	if text := CompareTrails(b.Trails[0], b.Trails[1]); text != "" {
 		out = append(out, Violation{OrderDiffers, text})
 	}
@@ -105,8 +124,9 @@ func (b Book) Check() []Violation {
 
 // String is the whole transfer, for people.
 func (t Transfer) String() string {
-	return fmt.Sprintf("transfer %d, transaction %s: answer %s, rows %v, outcome %s, "+
-		"decided in the log: %v; %s", t.N, t.ID, t.Answer, t.Rows, t.Outcome, t.Decided, t.Why)
+	return fmt.Sprintf("transfer %d, transaction %s: answer %s, rows %v of %v, outcome %s, "+
+		"decided in the log: %v; %s",
+		t.N, t.ID, t.Answer, t.Rows, t.Shares, t.Outcome, t.Decided, t.Why)
 }
 
 // faults are the promises that one transfer breaks. Where its rows contradict each other, nothing
@@ -143,7 +163,7 @@ func (t Transfer) faults() []Kind {
 
 // rowFault looks at the rows alone. Twice comes first: a row too many at one side is no half.
 func (t Transfer) rowFault() (Kind, bool) {
-	least, most, sum := 0, 0, int64(0)
+	least, most, sum, wrong := 0, 0, int64(0), false
 	for i, amounts := range t.Rows {
 		most = max(most, len(amounts))
 		if i == 0 || len(amounts) < least {
@@ -151,6 +171,7 @@ func (t Transfer) rowFault() (Kind, bool) {
 		}
 		for _, a := range amounts {
 			sum += a
+			wrong = wrong || t.Shares != nil && a != t.Shares[i]
 		}
 	}
 	switch {
@@ -158,7 +179,7 @@ func (t Transfer) rowFault() (Kind, bool) {
 		return TwiceApplied, true
 	case least != most:
 		return HalfTransfer, true
-	case sum != 0:
+	case sum != 0, wrong:
 		return WrongAmount, true
 	}
 	return "", false

@@ -51,6 +51,10 @@ func TestTransfersAreJudged(t *testing.T) {
 		{name: "another amount", start: good,
 			bend: func(x *crash.Transfer) { x.Rows[1] = []int64{4} },
 			want: kinds(crash.WrongAmount)},
+		{name: "amounts that have changed places", start: good, want: kinds(crash.WrongAmount),
+			bend: func(x *crash.Transfer) { x.Shares = []int64{5, -5} }},
+		{name: "the amounts of its course", start: good,
+			bend: func(x *crash.Transfer) { x.Shares = []int64{-5, 5} }},
 		{name: "two rows at one side", start: good,
 			bend: func(x *crash.Transfer) { x.Rows[1] = []int64{5, 5} },
 			want: kinds(crash.TwiceApplied)},
@@ -132,6 +136,10 @@ func TestBooksAreJudged(t *testing.T) {
 	b := clean()
 	b.Sum++
 	expectKinds(t, "sum", b, kinds(crash.SumChanged))
+	b = clean()
+	b.Accounts = []crash.Account{{Place: crash.KV, Changed: 3, Ledger: 3},
+		{Place: crash.Service, Changed: 3, Ledger: 2}}
+	expectKinds(t, "balances and ledger", b, kinds(crash.LedgerDiffers))
 	b = clean()
 	b.Prepared = []string{"x", "y"}
 	expectKinds(t, "prepared", b, kinds(crash.PreparedRemains, crash.PreparedRemains))

@@ -142,11 +142,11 @@ func (m *maria) prepared(ctx context.Context) (shown, hidden []string, err error
 	type found struct{ shown, hidden []string }
 	f, err := ask(ctx, m, func(c *sql.Conn) (f found, err error) {
 		// In this order: what commits in between is in none of the answers.
-		ended, err := branchRows(ctx, c, "READ COMMITTED")
+		ended, err := branchRows(ctx, c, sql.LevelReadCommitted)
 		if err != nil {
 			return f, err
 		}
-		all, err := branchRows(ctx, c, "READ UNCOMMITTED")
+		all, err := branchRows(ctx, c, sql.LevelReadUncommitted)
 		if err != nil {
 			return f, err
 		}
@@ -164,13 +164,18 @@ func (m *maria) prepared(ctx context.Context) (shown, hidden []string, err error
 	return f.shown, f.hidden, err
 }
 
-// branchRows are the newest names that branches have written, at a level of isolation.
-func branchRows(ctx context.Context, c *sql.Conn, level string) (names []string, err error) {
-	_, err = c.ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL "+level)
+// branchRows are the newest names that branches have written, at a level of isolation, which is
+// that of one transaction: the session is used again for questions that must not see such rows.
+func branchRows(
+	ctx context.Context, c *sql.Conn, level sql.IsolationLevel,
+) (names []string, err error) {
+	tx, err := c.BeginTx(ctx, &sql.TxOptions{Isolation: level, ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
-	rows, err := c.QueryContext(ctx, "SELECT name FROM gavel.branch ORDER BY number DESC")
+	// It has only read.
+	defer func() { _ = tx.Rollback() }()
+	rows, err := tx.QueryContext(ctx, "SELECT name FROM gavel.branch ORDER BY number DESC")
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,8 @@ type ring struct {
 	store    *store
 	// hidden counts how often the server of MariaDB was restarted because it hid a branch.
 	hidden int
+	// ledgers are what the rows of each round come to, place by place.
+	ledgers map[int64][crash.Places]int64
 	// ends counts how transfers of each kind have ended, in all rounds.
 	ends map[traffic]int
 }
@@ -48,7 +50,7 @@ type traffic struct {
 // newRing starts everything.
 func newRing(t *testing.T, own purse, rng *rand.Rand) *ring {
 	t.Helper()
-	w := &ring{own: own, ends: map[traffic]int{},
+	w := &ring{own: own, ends: map[traffic]int{}, ledgers: map[int64][crash.Places]int64{},
 		rig: newRig(t, crash.Ring.String(), loopback{}, rng,
 			"coordinator", crash.KV.String(), crash.Service.String(), "api")}
 	w.sidecars = make([]*process, 2)
@@ -256,15 +258,16 @@ func (w *ring) look(transfers []crash.Transfer) crash.Book {
 	w.must(err)
 	s, err := w.statement(ctx, w.from())
 	w.must(err)
-	rows[crash.Service], book.Sum = s.Rows, s.Sum
-	for _, sum := range []func(context.Context) (int64, error){
+	rows[crash.Service] = s.Rows
+	sums := [crash.Places]int64{crash.Service: s.Sum}
+	for p, sum := range []func(context.Context) (int64, error){
 		w.postgres.sum, w.maria.sum, w.store.sum,
 	} {
-		n, err := sum(ctx)
+		sums[p], err = sum(ctx)
 		w.must(err)
-		book.Sum += n
 	}
-	book.Transfers = enter(transfers, moves, rows[:]...)
+	w.addUp(&book, sums, rows)
+	book.Transfers = enter(transfers, shareAt, rows[:]...)
 	for i, x := range book.Transfers {
 		book.Transfers[i].Refused = crash.CourseOf(x.N).Refused()
 	}
@@ -275,7 +278,26 @@ func (w *ring) look(transfers []crash.Transfer) crash.Book {
 	return book
 }
 
-func moves(n int64, place int) bool { return crash.CourseOf(n).Moves(crash.Place(place)) }
+func shareAt(n int64, place int) crash.Share { return crash.CourseOf(n).Shares[place] }
+
+// addUp enters the balances, beside what the rows of this round and of those before say of them.
+func (w *ring) addUp(book *crash.Book, sums [crash.Places]int64, rows [crash.Places][]row) {
+	var now [crash.Places]int64
+	for p := range rows {
+		for _, r := range rows[p] {
+			now[p] += r.Amount
+		}
+	}
+	w.ledgers[w.round] = now
+	for p, sum := range sums {
+		book.Sum += sum
+		a := crash.Account{Place: crash.Place(p), Changed: sum - crash.Accounts*crash.Balance}
+		for _, ledger := range w.ledgers {
+			a.Ledger += ledger[p]
+		}
+		book.Accounts = append(book.Accounts, a)
+	}
+}
 
 // count adds the transfers of a round to what the test has seen.
 func (w *ring) count(all []crash.Transfer) {

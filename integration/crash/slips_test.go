@@ -82,11 +82,11 @@ func (s *slips) all() []crash.Transfer {
 	return out
 }
 
-// enter puts the rows of all places to their transfers. A transfer is about the places that about
-// names, or about all where that is nil, and about every other one that has a row of it. Rows of
-// transfers of which no teller has spoken are transfers too.
+// enter puts the rows of all places to their transfers. A transfer is about the places at
+// which its share is to move something, or about all where share is nil, and about every other one
+// that has a row of it. Rows of transfers of which no teller has spoken are transfers too.
 func enter(
-	transfers []crash.Transfer, about func(n int64, place int) bool, places ...[]row,
+	transfers []crash.Transfer, share func(n int64, place int) crash.Share, places ...[]row,
 ) []crash.Transfer {
 	found := make([]map[int64][]int64, len(places))
 	known := map[int64]bool{}
@@ -106,8 +106,11 @@ func enter(
 	for k := range transfers {
 		t := &transfers[k]
 		for i := range places {
-			if rows := found[i][t.N]; about == nil || about(t.N, i) || rows != nil {
+			rows := found[i][t.N]
+			if share == nil {
 				t.Rows = append(t.Rows, rows)
+			} else if s := share(t.N, i); s.Role == crash.Moves || rows != nil {
+				t.Rows, t.Shares = append(t.Rows, rows), append(t.Shares, s.Amount)
 			}
 		}
 	}
@@ -167,11 +170,16 @@ func TestRowsAreEntered(t *testing.T) {
 	if !slices.EqualFunc(got, want, sameTransfer) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	first := func(_ int64, place int) bool { return place == 0 }
+	first := func(_ int64, place int) crash.Share {
+		return [...]crash.Share{{Role: crash.Moves, Amount: -5}, {Role: crash.Reads}}[place]
+	}
 	some := enter([]crash.Transfer{{N: 1}, {N: 3}, {N: 7}}, first, a, b)
 	if len(some) != 4 || len(some[0].Rows) != 2 || len(some[1].Rows) != 1 ||
 		len(some[2].Rows) != 1 || len(some[3].Rows) != 2 {
 		t.Errorf("about the first place: %v", some)
+	}
+	if !slices.Equal(some[0].Shares, []int64{-5, 0}) || !slices.Equal(some[2].Shares, []int64{-5}) {
+		t.Errorf("what the rows are to say: %v", some)
 	}
 	if kinds := kindsOf(crash.Book{Transfers: got}); !strings.Contains(kinds, "half") {
 		t.Errorf("violations: %s", kinds)
