@@ -162,14 +162,15 @@ func (b *branch) leave(err error) bool {
 		v := failedVote(err)
 		b.mu.vote = &v
 	}
+	if b.mu.state != stateRunning && b.mu.state != stateOpening {
+		return false // somebody else has the connection, and concludes
+	}
 	if b.mu.vote != nil {
 		b.toEnding()
 		return false
 	}
-	if b.mu.state == stateRunning || b.mu.state == stateOpening {
-		b.mu.state = stateOpen
-		b.mu.idle.Reset(b.keeper.cfg.Idle)
-	}
+	b.mu.state = stateOpen
+	b.mu.idle.Reset(b.keeper.cfg.Idle)
 	return true
 }
 
