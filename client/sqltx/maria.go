@@ -124,6 +124,9 @@ func (s *maria) commit(ctx context.Context, _ bool) client.Ending {
 	if err == nil && s.reads {
 		return client.Ending{Standing: txn.StandingCommitted}
 	}
+	if s.reads {
+		return s.explain(err)
+	}
 	return client.Ending{Standing: txn.StandingRolledBack, Err: err,
 		SQLState: xabranch.SQLState(err), Reason: "the branch was rolled back: one that may have " +
 			"written commits by the coordinator alone"}

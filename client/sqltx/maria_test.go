@@ -223,6 +223,34 @@ func TestMariaReader(t *testing.T) {
 	s.want(100, 100)
 }
 
+// TestMariaUse: a branch that has left its database has read who knows what, and its connection is
+// of no use to the next one.
+func TestMariaUse(t *testing.T) {
+	s := newShop(t)
+	s.goods.SetMaxOpenConns(1)
+	fails := errors.New("the function fails")
+	for _, returns := range []error{nil, fails} {
+		err := s.client.InTx(t.Context(), func(ctx context.Context) error {
+			_, err := s.stock.ExecContext(ctx, `USE gavel`)
+			return errors.Join(err, returns)
+		}, client.ReadOnly())
+		if returns == nil {
+			wantAborted(t, err)
+		}
+		if returns != nil && !errors.Is(err, returns) || returns == nil &&
+			!strings.Contains(err.Error(), "leave USE out") {
+			t.Error(err)
+		}
+		var at string
+		if err := s.goods.QueryRow(`SELECT DATABASE()`).Scan(&at); err != nil || at != "stock" {
+			t.Errorf("the pool has a connection to %q: %v", at, err)
+		}
+	}
+	if err := s.client.InTx(t.Context(), s.buy); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMariaLevel: at READ COMMITTED a branch sees what commits meanwhile, and by default it does
 // not.
 func TestMariaLevel(t *testing.T) {

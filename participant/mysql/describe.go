@@ -7,6 +7,7 @@ import (
 
 	"github.com/gavel-tx/gavel/participant"
 	"github.com/gavel-tx/gavel/participant/mysql/xabranch"
+	"github.com/gavel-tx/gavel/txn"
 )
 
 // Describe connects and reports what the database is, and everything about its set-up that would
@@ -51,12 +52,14 @@ func (r *Resource) describe(
 	d.Checks = append(d.Checks, checkPlace(known, admitted), checkFlush(known),
 		checkBinaryLog(known))
 	if admitted == nil {
-		at, err := r.settle(ctx, s, known.Position, 0)
-		if err != nil {
+		d.Position, err = r.settle(ctx, s, known.Position, 0)
+		switch {
+		case errors.Is(err, xabranch.ErrNoSetup), errors.Is(err, xabranch.ErrReadOnly):
+			d.Position = txn.Position{}
 			d.Checks = append(d.Checks, bad("GRANT SELECT, INSERT, UPDATE, DELETE ON gavel.* TO "+
 				"this account", "how far the history has come cannot be written down: %v", err))
-		} else {
-			d.Position = at
+		case err != nil:
+			return participant.Description{}, s.note(err)
 		}
 	}
 	prepared, err := xabranch.Recover(ctx, s.Conn)
@@ -67,7 +70,7 @@ func (r *Resource) describe(
 	}
 	d.Used = len(prepared.Names) + prepared.Unknown
 	for _, check := range []func(context.Context, *session) participant.Check{
-		checkCluster, checkPrivileges, checkEngines, probe,
+		checkHorizon, checkCluster, checkPrivileges, checkEngines, probe,
 	} {
 		d.Checks = append(d.Checks, check(ctx, s))
 	}
@@ -125,6 +128,22 @@ func checkBinaryLog(place xabranch.Place) participant.Check {
 				"replica may hold something else than this server")
 	}
 	return ok("no binary log that could disagree after a crash")
+}
+
+// checkHorizon looks for the table that a set-up from before it lacks.
+func checkHorizon(ctx context.Context, s *session) participant.Check {
+	var rows int
+	err := s.QueryRowContext(ctx, "SELECT COUNT(*) FROM gavel.horizon").Scan(&rows)
+	switch {
+	case xabranch.Number(err) == numNoTable:
+		return warn("gavel schema --resource NAME=URL --apply",
+			"the table gavel.horizon is missing, as in a set-up from before it: commits go on, "+
+				"and the rows of committed branches are never removed")
+	case err != nil:
+		return bad("GRANT SELECT, INSERT, UPDATE, DELETE ON gavel.* TO this account",
+			"gavel.horizon cannot be read, so that branches that ended cannot be judged: %v", err)
+	}
+	return ok("rows of committed branches can be removed")
 }
 
 // checkCluster refuses Galera, which has no XA. Servers without it do not know the setting.

@@ -80,6 +80,8 @@ func TestDescribeFindsFaults(t *testing.T) {
 		{"REVOKE CONNECTION ADMIN ON *.* FROM gavel@localhost",
 			"GRANT CONNECTION ADMIN ON *.* TO gavel@localhost", config(srv),
 			participant.LevelWarn, "lacks CONNECTION ADMIN"},
+		{"RENAME TABLE gavel.horizon TO bank.aside", "RENAME TABLE bank.aside TO gavel.horizon",
+			config(srv), participant.LevelWarn, "gavel schema --resource NAME=URL --apply"},
 	} {
 		root.run(c.do)
 		_, found := describe(t, c.c)
@@ -87,6 +89,33 @@ func TestDescribeFindsFaults(t *testing.T) {
 		if !strings.Contains(found[c.level], c.say) {
 			t.Errorf("%s: found %v, want %q", c.do, found, c.say)
 		}
+	}
+}
+
+// A position that cannot be written down is not told, and a failure to ask is no finding.
+func TestDescribeCannotSettle(t *testing.T) {
+	root := connect(t, srv, "root", "bank")
+	root.run("UPDATE gavel.identity SET high = high + 1")
+	root.run("REVOKE UPDATE ON gavel.* FROM gavel@localhost")
+	d, found := describe(t, config(srv))
+	root.run("GRANT UPDATE ON gavel.* TO gavel@localhost")
+	if d.Position != (txn.Position{}) ||
+		!strings.Contains(found[participant.LevelFail], "cannot be written down") {
+		t.Errorf("described at %+v: %v", d.Position, found)
+	}
+
+	root.run("SET GLOBAL innodb_lock_wait_timeout = 1")
+	defer root.run("SET GLOBAL innodb_lock_wait_timeout = 50")
+	root.run("START TRANSACTION")
+	root.run("UPDATE gavel.identity SET writes = writes + 1")
+	defer root.run("ROLLBACK")
+	r, err := mysql.New(config(srv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if d, err := r.Describe(t.Context()); xabranch.Number(err) != 1205 {
+		t.Errorf("described behind a lock: %+v, %v", d, err)
 	}
 }
 

@@ -47,5 +47,11 @@
 // The rows of committed branches, some 150 bytes each, stay for as long as their coordinator may
 // ask about them, which is its retention: a branch without its row looks rolled back. It says how
 // far that is with each call, and listings remove what is older, a few thousand rows at most with
-// each.
+// each. A resource that is long down holds that mark back at all others, for what it has not heard.
+//
+// The rows of a log that was given up, or that another log has adopted, never go, for nobody speaks
+// for it any more. Once no branch of it is prepared or in doubt anywhere, an operator may remove
+// them by what all its names begin with, "gavel1.", the log and a full stop:
+//
+//	DELETE FROM gavel.branch WHERE name LIKE 'gavel1.LOG.%'
 package mysql

@@ -176,6 +176,9 @@ const settingsMaria = `SET SESSION autocommit = 1, sql_mode = '', innodb_lock_wa
 // numUnknownVariable is the server's error for a setting that it does not have.
 const numUnknownVariable = 1193
 
+// numNoTable is the server's error for a table that is not there.
+const numNoTable = 1146
+
 // dial connects without asking where to.
 func (k *connector) dial(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.c.ConnectTimeout)

@@ -247,6 +247,7 @@ func (r *Resource) settle(
 	ctx context.Context, s *session, read txn.Position, number uint64,
 ) (txn.Position, error) {
 	if _, seen := r.past.known(); max(number, read.LSN) <= seen.LSN {
+		read.LSN = max(number, read.LSN)
 		return read, nil
 	}
 	return r.vouch(ctx, s, max(number, read.LSN))

@@ -177,7 +177,9 @@ func (b *Branch) Fail(err error) {
 func (b *Branch) Failed() error { return b.failed }
 
 // Rollback ends the branch without effect. The connection can be used on if the error is nil;
-// otherwise it is closed, and the server rolls the branch back when it notices.
+// otherwise it is closed, and the server rolls the branch back when it notices. The error is
+// [ErrMoved] or [ErrPooled] where the connection does not lead to where the branch began: what is
+// run on it next, or was read over it last, would be of another database.
 func (b *Branch) Rollback(ctx context.Context) error {
 	if b.ended {
 		return nil
@@ -193,13 +195,28 @@ func (b *Branch) Rollback(ctx context.Context) error {
 		}
 	}
 	if err == nil {
-		err = exec(ctx, b.conn, "DO RELEASE_LOCK("+quoted(b.name)+")")
+		err = b.unlock(ctx)
 	}
 	if err != nil {
 		Discard(b.conn)
 		return fmt.Errorf("xabranch: roll back %s: %w", b.name, err)
 	}
 	return nil
+}
+
+// unlock gives the lock of Begin back, and looks whether the connection is where it was then.
+func (b *Branch) unlock(ctx context.Context) error {
+	var released sql.NullBool
+	var now Place
+	err := b.conn.QueryRowContext(ctx, "SELECT RELEASE_LOCK("+quoted(b.name)+"), "+
+		"CONNECTION_ID(), COALESCE(DATABASE(), '')").Scan(&released, &now.session, &now.Database)
+	switch {
+	case err != nil:
+		return err
+	case now.session != b.place.session:
+		return fmt.Errorf("%w: session %d, then %d", ErrPooled, b.place.session, now.session)
+	}
+	return now.stayed(b.place)
 }
 
 // PrepareOptions refine a Prepare.
@@ -305,7 +322,7 @@ func (p Place) fit(o PrepareOptions) error {
 	return nil
 }
 
-// stayed says why the session has prepared in another database than it began in.
+// stayed says why the session has ended a branch in another database than it began in.
 func (p Place) stayed(before Place) error {
 	if p.Database == before.Database {
 		return nil

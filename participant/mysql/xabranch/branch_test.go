@@ -2,6 +2,7 @@ package xabranch_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"strings"
 	"testing"
@@ -354,4 +355,18 @@ func TestPrepareAfterUse(t *testing.T) {
 	b := s.begin(newName())
 	s.run("USE bare")
 	voted(t, b, xabranch.PrepareOptions{}, txn.VoteNo, "leave USE out")
+}
+
+// After USE a rolled-back branch does not give its connection back: what comes next would run in
+// the other database.
+func TestRollbackAfterUse(t *testing.T) {
+	s := connect(t)
+	b := s.begin(newName())
+	s.run("USE bare")
+	if err := b.Rollback(t.Context()); !errors.Is(err, xabranch.ErrMoved) {
+		t.Errorf("rolled back in another database: %v", err)
+	}
+	if err := s.try("DO 1"); !errors.Is(err, sql.ErrConnDone) {
+		t.Errorf("the connection is used on: %v", err)
+	}
 }

@@ -65,8 +65,8 @@ var ErrOpen = errors.New("xabranch: the connection is in a transaction already")
 // one. Nothing was prepared.
 var ErrIdentity = errors.New("xabranch: this is not the registered database")
 
-// ErrMoved is in the verdict of a Prepare in another database than the branch began in. Nothing was
-// prepared.
+// ErrMoved is in the verdict of a Prepare, or returned by a Rollback, in another database than the
+// branch began in. Nothing was prepared.
 var ErrMoved = errors.New("xabranch: the current database has changed within the branch")
 
 // ErrPooled is returned for a connection whose statements reach different sessions, which a pooler

@@ -107,3 +107,30 @@ func TestPoolerInBetween(t *testing.T) {
 	p.leads = 1 - p.leads
 	voted(t, b, xabranch.PrepareOptions{}, txn.VoteNo, "connect to the server directly")
 }
+
+// A branch whose connection leads elsewhere in the end is not rolled back by an answer.
+func TestPoolerAtRollback(t *testing.T) {
+	c, err := mysql.ParseDSN(srv.DSN("root", "bank"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, err := mysql.NewConnector(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pooler{Connector: direct}
+	db := sql.OpenDB(p)
+	defer db.Close()
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := xabranch.Begin(t.Context(), conn, newName(), xabranch.BeginOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.leads = 1 - p.leads
+	if err := b.Rollback(t.Context()); !errors.Is(err, xabranch.ErrPooled) {
+		t.Errorf("rolled back at another session: %v", err)
+	}
+}

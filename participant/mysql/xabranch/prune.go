@@ -86,12 +86,16 @@ func committedBelow(
 }
 
 // horizons are the sequences of each log below which rows of a place's database may have been
-// removed.
+// removed. Where their table is missing, as in a set-up from before there was one, there are none:
+// [Prune] removes nothing that it cannot note there.
 func horizons(
 	ctx context.Context, conn *sql.Conn, place Place,
 ) (map[txn.LogID]txn.Seq, error) {
 	rows, err := conn.QueryContext(ctx, fmt.Sprintf("SELECT log, low FROM gavel.horizon "+
 		"WHERE db = %d", place.Identity.Database))
+	if Number(err) == numNoTable {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, setupError(err)
 	}

@@ -124,3 +124,29 @@ func TestVouch(t *testing.T) {
 		t.Errorf("after the crash: %+v (%v), before %+v", after, err, before)
 	}
 }
+
+// A set-up from before gavel.horizon has removed no rows: a missing one still proves a rollback.
+func TestStandingWithoutHorizon(t *testing.T) {
+	s := connect(t)
+	name, kept := newName(), newName()
+	ev, keptEv := connect(t).prepare(name), connect(t).prepare(kept)
+	s.awaitState(name, xabranch.StateFree)
+	s.awaitState(kept, xabranch.StateFree)
+	s.run("RENAME TABLE gavel.horizon TO bank.aside")
+	defer s.run("RENAME TABLE bank.aside TO gavel.horizon")
+	for n, commit := range map[txn.Name]bool{name: false, kept: true} {
+		if got := s.finish(commit, n); got.Result != xabranch.FinishDone {
+			t.Fatalf("%v (%v)", got.Result, got.Err)
+		}
+	}
+	if got := standing(t, s, name, ev); got.Standing != txn.StandingRolledBack {
+		t.Errorf("%v (%s), want rolled back", got.Standing, got.Reason)
+	}
+	n, err := xabranch.Prune(t.Context(), s.Conn, testLog, kept.Seq+1)
+	if n != 0 || err == nil {
+		t.Errorf("removed %d rows without a note: %v", n, err)
+	}
+	if got := standing(t, s, kept, keptEv); got.Standing != txn.StandingCommitted {
+		t.Errorf("%v (%s), want committed", got.Standing, got.Reason)
+	}
+}

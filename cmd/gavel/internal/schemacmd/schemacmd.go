@@ -36,8 +36,8 @@ const long = `Print the SQL that sets MariaDB servers up: the database gavel wit
 for each server, and the grants of the accounts that use them.
 
 With --apply it is run, as the user of the URL, who needs the right to create that database
-and to grant. Running it again changes nothing, and adds what accounts are missing. The accounts
-themselves must be there.
+and to grant. Running it again adds the tables and grants that are missing, and changes nothing
+else: do so after an upgrade. The accounts themselves must be there.
 
 Accounts are USER@HOST, or USER for USER@%.
 
